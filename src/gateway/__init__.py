@@ -1,0 +1,1 @@
+"""Model serving gateway: the Open Inference Protocol over gRPC and HTTP, dynamically batched."""

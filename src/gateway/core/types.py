@@ -1,0 +1,381 @@
+"""Values that travel through the gateway: tensors, requests, responses, signatures, identities.
+
+Classes on the hot path are slotted and treated as immutable once built, except where a field says who
+may write it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+ParameterValue: TypeAlias = bool | int | float | str
+"""A protocol parameter: InferParameter's oneof without its wire widths."""
+
+Array: TypeAlias = npt.NDArray[Any]
+
+NO_PARAMETERS: Final[Mapping[str, ParameterValue]] = MappingProxyType({})
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+def _no_parameters() -> Mapping[str, ParameterValue]:
+    return NO_PARAMETERS
+
+
+def _no_headers() -> Mapping[str, str]:
+    return NO_HEADERS
+
+
+_NUMPY_DTYPES: Final[Mapping[str, Any]] = {
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "UINT16": "<u2",
+    "UINT32": "<u4",
+    "UINT64": "<u8",
+    "INT8": np.int8,
+    "INT16": "<i2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "FP16": "<f2",
+    "FP32": "<f4",
+    "FP64": "<f8",
+    "BF16": ml_dtypes.bfloat16,
+    "BYTES": np.object_,
+}
+
+
+class Datatype(enum.Enum):
+    """Tensor element types of the Open Inference Protocol, by their wire names.
+
+    Attributes:
+        dtype: NumPy dtype of the elements, little endian; `object` (each element `bytes`) for BYTES.
+        itemsize: bytes per element on the wire; 0 for BYTES, whose elements vary in length.
+    """
+
+    BOOL = "BOOL"
+    UINT8 = "UINT8"
+    UINT16 = "UINT16"
+    UINT32 = "UINT32"
+    UINT64 = "UINT64"
+    INT8 = "INT8"
+    INT16 = "INT16"
+    INT32 = "INT32"
+    INT64 = "INT64"
+    FP16 = "FP16"
+    FP32 = "FP32"
+    FP64 = "FP64"
+    BF16 = "BF16"
+    BYTES = "BYTES"
+
+    def __init__(self, wire_name: str) -> None:
+        self.dtype: np.dtype[Any] = np.dtype(_NUMPY_DTYPES[wire_name])
+        self.itemsize: int = 0 if wire_name == "BYTES" else self.dtype.itemsize
+
+
+DATATYPE_OF_DTYPE: Final[Mapping[np.dtype[Any], Datatype]] = {d.dtype: d for d in Datatype}
+"""The protocol datatype of a NumPy dtype; a dtype that is no key here has none (complex, for example)."""
+
+
+class VersionId(NamedTuple):
+    """Identity of one model version: keys queues, leases, memos and logs.
+
+    Attributes:
+        model: public model name.
+        number: the protocol's version integer, the public face only.
+        digest: content digest of the artifact and the options it was loaded with; two loads of changed
+            files under one number differ here.
+    """
+
+    model: str
+    number: int
+    digest: str
+
+
+class Device(NamedTuple):
+    """Where a model runs: kind `cpu` or `cuda`, and the ordinal of the accelerator (0 for cpu)."""
+
+    kind: str = "cpu"
+    ordinal: int = 0
+
+    def __str__(self) -> str:
+        """Return `cpu` or, for example, `cuda:1`."""
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.ordinal}"
+
+
+CPU: Final = Device()
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking; anonymous until authentication exists.
+
+    Attributes:
+        tenant: fairness and quota unit.
+        identity: the authenticated name, empty when anonymous.
+        scopes: what the caller may do.
+    """
+
+    tenant: str = ""
+    identity: str = ""
+    scopes: frozenset[str] = frozenset()
+
+
+ANONYMOUS: Final = Principal()
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """W3C trace context of the caller: 16-byte and 8-byte ids as integers, sampled flag, state as sent."""
+
+    trace_id: int
+    span_id: int
+    sampled: bool
+    state: str = ""
+
+
+class Tensor(NamedTuple):
+    """One named tensor.
+
+    Attributes:
+        name: tensor name in the model.
+        datatype: wire datatype; `array.dtype == datatype.dtype`.
+        array: the values in their protocol shape. As an input it is usually a read-only view over the
+            received buffer, perhaps unaligned; BYTES is an object array of `bytes`.
+    """
+
+    name: str
+    datatype: Datatype
+    array: Array
+
+
+class RequestedOutput(NamedTuple):
+    """One output the client asked for.
+
+    Attributes:
+        name: output name in the model.
+        classification: 0, or the number of top classes to answer instead of the tensor.
+        parameters: the output's own parameters (`binary_data` and the like), for the codec.
+    """
+
+    name: str
+    classification: int = 0
+    parameters: Mapping[str, ParameterValue] = NO_PARAMETERS
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class InferRequest:
+    """One inference request, the same for every transport.
+
+    Attributes:
+        model_name: model asked for.
+        model_version: version as asked; empty lets the gateway choose.
+        request_id: the client's id, echoed; may be empty.
+        inputs: tensors as sent, names unique.
+        outputs: outputs asked for; empty means all of the model's.
+        parameters: request parameters without those that have fields of their own here
+            (priority, timeout); still holds sequence and custom ones.
+        priority: protocol priority, 0 = the queue's default, 1 = highest.
+        deadline_s: monotonic time after which the request must not be started, or None.
+        arrived_s: monotonic time of the last byte's arrival.
+        received_bytes: size of the buffers the inputs keep alive; what limits are charged.
+        headers: request metadata, lower-case names.
+        principal: who asks; written by the authentication layer only.
+        flow_key: fairness unit within a queue; the tenant by default.
+        trace: the caller's trace context; replaced by the telemetry layer with its own span when sampled.
+    """
+
+    model_name: str
+    model_version: str = ""
+    request_id: str = ""
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[RequestedOutput, ...] = ()
+    parameters: Mapping[str, ParameterValue] = field(default_factory=_no_parameters)
+    priority: int = 0
+    deadline_s: float | None = None
+    arrived_s: float = 0.0
+    received_bytes: int = 0
+    headers: Mapping[str, str] = field(default_factory=_no_headers)
+    principal: Principal = ANONYMOUS
+    flow_key: str = ""
+    trace: TraceContext | None = None
+
+
+class RequestTiming(NamedTuple):
+    """Where one request's time went, in nanoseconds; zero where a step did not happen.
+
+    Attributes:
+        queue_ns: from entering the queue until its batch was formed.
+        compute_input_ns: assembling the batch and handing it to the device.
+        compute_infer_ns: the backend's run.
+        compute_output_ns: fetching and splitting the outputs.
+        batch_rows: rows of the batch that carried it, padding not counted.
+    """
+
+    queue_ns: int = 0
+    compute_input_ns: int = 0
+    compute_infer_ns: int = 0
+    compute_output_ns: int = 0
+    batch_rows: int = 0
+
+
+NO_TIMING: Final = RequestTiming()
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class InferResponse:
+    """The answer to one request.
+
+    Attributes:
+        model_name: as asked.
+        model_version: the number of the version that answered, as text.
+        request_id: the request's id.
+        outputs: tensors, in the order asked for (the model's order when none was). Views over the
+            batch's output; never written to.
+        parameters: response parameters.
+        timing: where the time went.
+        final: False for all but the last response of a decoupled stream.
+    """
+
+    model_name: str
+    model_version: str
+    request_id: str = ""
+    outputs: tuple[Tensor, ...]
+    parameters: Mapping[str, ParameterValue] = field(default_factory=_no_parameters)
+    timing: RequestTiming = NO_TIMING
+    final: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    Attributes:
+        name: tensor name.
+        datatype: element type.
+        shape: all axes including the batch axis; -1 where any size goes.
+        batch_axis: which axis counts rows; None when the tensor has none (a scalar `sr`, say) and is
+            shared by the whole batch.
+        optional: an input that may be left out.
+    """
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    batch_axis: int | None = 0
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSignature:
+    """What a model takes and gives.
+
+    Attributes:
+        inputs: in the model's order.
+        outputs: in the model's order.
+        decoupled: a request may have any number of responses; only `stream` works.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    decoupled: bool = False
+
+    @property
+    def batchable(self) -> bool:
+        """Whether requests may share a run: some input and every output has a batch axis."""
+        return any(i.batch_axis is not None for i in self.inputs) and all(
+            o.batch_axis is not None for o in self.outputs
+        )
+
+
+class VersionState(enum.Enum):
+    """Life of one model version; transitions are in `gateway.models.lifecycle`."""
+
+    NEW = "NEW"
+    LOADING = "LOADING"
+    WARMING = "WARMING"
+    READY = "READY"
+    DRAINING = "DRAINING"
+    UNLOADED = "UNLOADED"
+    FAILED = "FAILED"
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """What a backend runs.
+
+    Attributes:
+        inputs: name -> array; C-contiguous, aligned, owned by the batch, not written to after hand-over.
+            BYTES inputs are object arrays of `bytes`.
+        rows: size of the batch axis, padding included; 1 for an unbatched run.
+        output_names: the outputs wanted, a subset of the signature's; never empty.
+        parameters: parameters shared by every request of the batch.
+    """
+
+    inputs: Mapping[str, Array]
+    rows: int
+    output_names: tuple[str, ...]
+    parameters: Mapping[str, ParameterValue] = field(default_factory=_no_parameters)
+
+
+@dataclass(slots=True, eq=False)
+class BatchResult:
+    """What a backend answers.
+
+    Attributes:
+        outputs: name -> array for at least `Batch.output_names`; owned by the caller from here on and
+            never overwritten by a later run.
+        compute_input_ns: handing inputs to the device.
+        compute_infer_ns: the run itself.
+        compute_output_ns: fetching outputs.
+    """
+
+    outputs: Mapping[str, Array]
+    compute_input_ns: int = 0
+    compute_infer_ns: int = 0
+    compute_output_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Files of one model version on local disk.
+
+    Attributes:
+        directory: the version's directory; nothing outside it may be read for the version.
+        model_file: the file the backend loads, inside `directory`.
+        digest: content digest of the files.
+    """
+
+    directory: Path
+    model_file: Path
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionStatus:
+    """One row of the repository index.
+
+    Attributes:
+        id: the version.
+        state: where it is in its life.
+        reason: why, for anything but READY; for READY with a failed reload, what failed.
+        memory_bytes: what the loaded version holds, measured or estimated; 0 when not loaded.
+        inflight: leases held now.
+        since_s: wall-clock seconds since the epoch of the last transition.
+    """
+
+    id: VersionId
+    state: VersionState
+    reason: str = ""
+    memory_bytes: int = 0
+    inflight: int = 0
+    since_s: float = 0.0
