@@ -1,0 +1,71 @@
+# Every target works from a fresh clone: what it needs is built first and then remembered under .venv and build.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+VENV := .venv/.stamp
+MODELS := models/.stamp
+TEST_MODELS := build/test-models/.stamp
+UV_VERSION := 0.13.9
+COMPILE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
+	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(UPGRADE)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv models run test check soak lock protos clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(VENV) $(MODELS)  ## .venv from the lock, with the gateway command and the sample models
+
+models: $(MODELS)  ## the sample models, under models/
+
+run: venv  ## serve the sample models on 8000 (HTTP), 8001 (gRPC), 8002 (metrics), 8003 (admin)
+	exec $(BIN)/gateway serve --config configs/demo.yaml
+
+test: venv $(TEST_MODELS)  ## every test
+	$(BIN)/pytest
+
+check: venv  ## lint, format, types, generated files in step, fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/generate_protos.py --check
+	$(BIN)/pytest -q -m "not slow and not soak and not network" tests/unit
+
+soak: venv $(TEST_MODELS)  ## the long counts: swaps, kills, fuzzing, leaks, loop lag; prints one table
+	$(BIN)/python loadtests/soak.py
+
+lock: build/lock/bin/uv  ## resolve pyproject.toml into requirements/*.txt; UPGRADE=--upgrade takes newer releases
+	$(COMPILE) pyproject.toml --extra cpu --extra otlp --extra dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml -c requirements/dev.txt --extra cpu --extra otlp -o requirements/cpu.txt
+	$(COMPILE) pyproject.toml -c requirements/dev.txt --extra gpu --extra otlp -o requirements/gpu.txt
+	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
+	$(COMPILE) --no-deps requirements/filetype.in -o requirements/filetype.txt
+	$(COMPILE) --no-deps requirements/test-models.in -o requirements/test-models.txt
+
+protos: $(VENV)  ## generate src/gateway/_proto from protos/
+	$(BIN)/python scripts/generate_protos.py
+
+clean:  ## remove everything that is built
+	rm -rf .venv build dist models .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+build/lock/bin/uv: Makefile
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet uv==$(UV_VERSION)
+
+# The package itself is installed without build isolation, so that nothing outside the lock is ever run.
+$(VENV): requirements/dev.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+$(MODELS): $(VENV) scripts/wheels.py scripts/onnx_mlp.py scripts/fetch_magika.py scripts/make_digits.py \
+		scripts/make_dense.py requirements/filetype.txt
+	$(BIN)/python scripts/fetch_magika.py
+	$(BIN)/python scripts/make_digits.py
+	$(BIN)/python scripts/make_dense.py
+	touch $@
+
+$(TEST_MODELS): $(VENV) scripts/wheels.py scripts/fetch_test_models.py requirements/test-models.txt
+	$(BIN)/python scripts/fetch_test_models.py
+	touch $@

@@ -1,0 +1,1 @@
+"""Configuration: the schema, YAML with line numbers, and the conversion to the options that parts take."""

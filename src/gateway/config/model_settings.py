@@ -1,0 +1,242 @@
+"""The `models:` and `defaults:` sections: how each model is served, and their effect on a ModelSpec."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, PositiveInt, model_validator
+
+from gateway.core.options import (
+    BatchingOptions,
+    CutRule,
+    InstanceGroup,
+    ModelSpec,
+    PadRule,
+    VersionPolicy,
+    WarmUp,
+)
+from gateway.core.types import Device
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values are not changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    def given(self) -> dict[str, Any]:
+        """Return the fields that the file set, as attribute values."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class PadSettings(Section):
+    """Pad one variable axis of an input so that unequal requests can share a batch."""
+
+    input: str
+    """Input name."""
+    axis: PositiveInt
+    """Axis in the full shape, the batch axis (0) included."""
+    buckets: tuple[PositiveInt, ...] = ()
+    """Sizes to pad up to, ascending; a longer tensor is refused. Empty: pad to the longest of the batch."""
+    value: float = 0.0
+    """The padding value."""
+
+
+class CutSettings(Section):
+    """Cut the padding back off an output, in proportion to the padding of an input axis."""
+
+    output: str
+    """Output name."""
+    axis: PositiveInt
+    """Axis of the output, the batch axis included."""
+    input: str
+    """The padded input."""
+    input_axis: PositiveInt
+    """The padded axis of that input."""
+
+
+class BatchingSettings(Section):
+    """Dynamic batching of one model."""
+
+    enabled: bool = True
+    """False runs each request alone."""
+    max_batch_rows: PositiveInt = 64
+    """Most rows in one run."""
+    max_batch_bytes: ByteSize = Field(ByteSize(256 << 20), gt=0)
+    """Most input bytes in one run; a single larger request still runs, alone."""
+    max_delay_s: Seconds = 0.0
+    """How long the oldest request may wait for company while an instance is free. 0 takes what is there."""
+    preferred_rows: tuple[PositiveInt, ...] = ()
+    """Sizes worth sending before the delay is over, ascending."""
+    allowed_rows: tuple[PositiveInt, ...] = ()
+    """The only sizes the model may see, ascending; batches are padded up with zero rows."""
+    pad: tuple[PadSettings, ...] = ()
+    """Padding of variable axes."""
+    cut: tuple[CutSettings, ...] = ()
+    """How outputs of padded inputs are cut back."""
+    split_large: bool = False
+    """Run a request of more than `max_batch_rows` rows in parts instead of refusing it."""
+    group_parameters: tuple[str, ...] = ()
+    """Request parameters that change results: only requests equal in them share a batch."""
+    max_queue_rows: PositiveInt = 4096
+    """Rows waiting beyond which requests are refused at once."""
+    max_queue_bytes: ByteSize = Field(ByteSize(512 << 20), gt=0)
+    """Bytes waiting beyond which requests are refused at once."""
+    max_queue_age_s: Seconds | None = None
+    """Refuse new requests while the oldest has waited longer than this."""
+    priority_levels: int = Field(0, ge=0, le=1000)
+    """Number of priority levels, 1 the highest; 0 ignores priorities."""
+    default_priority: int = Field(0, ge=0)
+    """Level of a request that asks for none; 0 is the middle one."""
+    priority_ageing_s: Annotated[float, Field(gt=0)] = 1.0
+    """A request that has waited this long counts as one level higher, so that none starves."""
+    default_timeout_s: Seconds | None = None
+    """Time in queue allowed to requests that bring no deadline."""
+    allow_timeout_override: bool = True
+    """Whether the `timeout` request parameter is obeyed."""
+    bisect_failures: bool = True
+    """Find the poison request of a failed batch by running halves, so that it fails alone."""
+    bisect_budget: float = Field(0.10, ge=0, le=1)
+    """Share of compute over the last minute that this may add."""
+
+    @model_validator(mode="after")
+    def _check(self) -> BatchingSettings:
+        for name in ("preferred_rows", "allowed_rows"):
+            sizes = getattr(self, name)
+            if list(sizes) != sorted(set(sizes)):
+                raise ValueError(f"{name} must ascend without repeats, got {list(sizes)}")
+        if self.default_priority > self.priority_levels:
+            raise ValueError(
+                f"default_priority {self.default_priority} is beyond priority_levels {self.priority_levels}"
+            )
+        return self
+
+    def apply(self, options: BatchingOptions) -> BatchingOptions:
+        """Return `options` with the fields the file set."""
+        changes = self.given()
+        for size in ("max_batch_bytes", "max_queue_bytes"):
+            if size in changes:
+                changes[size] = int(changes[size])
+        if self.allowed_rows and "max_batch_rows" not in changes:
+            changes["max_batch_rows"] = self.allowed_rows[-1]
+        if "pad" in changes:
+            changes["pad"] = tuple(PadRule(**rule.model_dump()) for rule in self.pad)
+        if "cut" in changes:
+            changes["cut"] = tuple(CutRule(**rule.model_dump()) for rule in self.cut)
+        return dataclasses.replace(options, **changes)
+
+
+class InstanceSettings(Section):
+    """Instances of the model on one device."""
+
+    device: str | None = Field(None, pattern=r"^(cpu|cuda(:\d+)?)$")
+    """`cpu`, `cuda` or `cuda:N`; unset: the first accelerator that works, else cpu."""
+    count: int = Field(0, ge=0)
+    """Batches that may run at once there; 0 lets the backend choose."""
+
+    def group(self) -> InstanceGroup:
+        """Return the group."""
+        if self.device is None:
+            return InstanceGroup(count=self.count)
+        kind, _, ordinal = self.device.partition(":")
+        return InstanceGroup(device=Device(kind, int(ordinal or 0)), count=self.count)
+
+
+class VersionSettings(Section):
+    """Which versions are served; exactly one of the three."""
+
+    latest: PositiveInt | None = None
+    """The highest so many numbers."""
+    specific: tuple[PositiveInt, ...] | None = None
+    """Exactly these."""
+    all: Literal[True] | None = None
+    """Every one."""
+
+    @model_validator(mode="after")
+    def _one(self) -> VersionSettings:
+        if len([v for v in (self.latest, self.specific, self.all) if v is not None]) != 1:
+            raise ValueError("give exactly one of latest, specific, all")
+        return self
+
+    def policy(self) -> VersionPolicy:
+        """Return the policy."""
+        return VersionPolicy(latest=self.latest or 1, specific=self.specific or (), all=self.all is not None)
+
+
+class WarmUpSettings(Section):
+    """Runs made before a version is ready."""
+
+    enabled: bool = True
+    """False skips warm-up."""
+    rows: tuple[PositiveInt, ...] = ()
+    """Batch sizes to run; empty: the allowed sizes, else powers of two up to the most rows."""
+    repeat: PositiveInt = 1
+    """Runs of each size."""
+    shapes: dict[str, tuple[PositiveInt, ...]] = Field(default_factory=dict)
+    """Input -> full shape, for variable axes."""
+    data: dict[str, str] = Field(default_factory=dict)
+    """Input -> `zero`, `random`, or a file in the model's `warmup` directory."""
+    required: bool = False
+    """Whether a failing warm-up fails the load; declared data always does."""
+
+
+class ModelSettings(Section):
+    """How models are served; under `defaults:` for all, under `models:` for one."""
+
+    required: bool = True
+    """Whether the server is ready only with this model."""
+    versions: VersionSettings | None = None
+    """Which versions are served; the latest one if not given."""
+    batching: BatchingSettings = Field(default_factory=BatchingSettings)
+    """Dynamic batching."""
+    instances: tuple[InstanceSettings, ...] = ()
+    """Where it runs; empty: the backend chooses."""
+    warm_up: WarmUpSettings = Field(default_factory=WarmUpSettings)
+    """Runs before it is ready."""
+    batch_axes: dict[str, int | None] = Field(default_factory=dict)
+    """Input or output -> its batch axis, null for none; overrides what the model file says."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Output -> file of class labels, one per line, in the model's directory."""
+    onnxruntime: dict[str, Any] = Field(default_factory=dict)
+    """Options of the ONNX Runtime backend: providers, intra_op_threads, graph_optimization_level, ..."""
+
+    def apply(self, spec: ModelSpec) -> ModelSpec:
+        """Return `spec` with what the file set; labels are read by the source, relative to the model."""
+        given = self.given()
+        changes: dict[str, Any] = {}
+        if "required" in given:
+            changes["required"] = self.required
+        if self.versions is not None:
+            changes["versions"] = self.versions.policy()
+        if "batching" in given:
+            changes["batching"] = self.batching.apply(spec.batching)
+        if self.instances:
+            changes["instances"] = tuple(i.group() for i in self.instances)
+        if "warm_up" in given:
+            changes["warm_up"] = _warm_up(spec.warm_up, self.warm_up.given())
+        if self.batch_axes:
+            changes["batch_axes"] = {**spec.batch_axes, **self.batch_axes}
+        if self.onnxruntime:
+            changes["backend_options"] = {**spec.backend_options, **self.onnxruntime}
+        return dataclasses.replace(spec, **changes)
+
+
+def _warm_up(warm_up: WarmUp, changes: Mapping[str, Any]) -> WarmUp:
+    return dataclasses.replace(warm_up, **changes)
+
+
+class NamedModelSettings(ModelSettings):
+    """One model of the `models:` list."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.\-]{1,128}$")
+    """Public name."""
+    path: Path | None = None
+    """An .onnx file, or a directory of numbered versions; relative to the configuration file. Unset: the
+    model of this name in the repository."""

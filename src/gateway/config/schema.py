@@ -1,0 +1,289 @@
+"""The configuration file's schema, and reading a file into it with complaints that name file and line."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ByteSize, Field, PositiveInt, ValidationError, model_validator
+
+from gateway.config.model_settings import ModelSettings, NamedModelSettings, PositiveSeconds, Seconds, Section
+from gateway.config.yaml_file import Location, YamlFile, read_yaml
+from gateway.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MIB = 1 << 20
+
+
+class PortSettings(Section):
+    """TCP ports; 0 picks a free one."""
+
+    http: int = Field(8000, ge=0, le=65535)
+    """Inference over HTTP."""
+    grpc: int = Field(8001, ge=0, le=65535)
+    """Inference over gRPC."""
+    metrics: int = Field(8002, ge=0, le=65535)
+    """Prometheus metrics."""
+    admin: int = Field(8003, ge=0, le=65535)
+    """Administration."""
+
+
+class TlsSettings(Section):
+    """Transport security of one listener; paths relative to the configuration file."""
+
+    cert_file: Path
+    """Certificate chain, PEM."""
+    key_file: Path
+    """Private key, PEM."""
+    client_ca_file: Path | None = None
+    """CA that must have signed client certificates; unset: clients need none."""
+
+
+class CorsSettings(Section):
+    """Cross-origin requests of web applications; off while no origin is listed."""
+
+    allow_origins: tuple[str, ...] = ()
+    """Origins allowed, `https://app.example`; `*` allows all."""
+    allow_headers: tuple[str, ...] = ("content-type", "inference-header-content-length")
+    """Request headers a page may send."""
+    max_age_s: int = Field(600, ge=0)
+    """How long a browser may keep the answer."""
+
+
+class HttpSettings(Section):
+    """The HTTP listeners."""
+
+    tls: TlsSettings | None = None
+    """Serve HTTPS."""
+    cors: CorsSettings = Field(default_factory=CorsSettings)
+    """Cross-origin requests."""
+    max_connections: PositiveInt = 10_000
+    """Connections beyond this are answered 503 and closed."""
+    max_header_bytes: ByteSize = Field(ByteSize(64 << 10), gt=0)
+    """Request line and headers together."""
+    keep_alive_timeout_s: Seconds = 75.0
+    """An idle connection is closed after this."""
+    body_timeout_s: Seconds = 60.0
+    """A request's body must have arrived by then."""
+    max_body_chunks: PositiveInt = 65_536
+    """Chunks of one chunked body."""
+    compress_responses: bool = True
+    """Compress JSON responses for clients that accept it."""
+    compress_tensors: bool = False
+    """Compress binary tensor responses too; costs far more CPU than it saves on a fast network."""
+
+
+class GrpcSettings(Section):
+    """The gRPC listener."""
+
+    tls: TlsSettings | None = None
+    """Serve gRPC over TLS."""
+    max_concurrent_streams: PositiveInt = 1024
+    """HTTP/2 streams of one connection at once."""
+    max_metadata_bytes: ByteSize = Field(ByteSize(16 << 10), gt=0)
+    """Request metadata."""
+    keepalive_time_s: PositiveSeconds = 7200.0
+    """Idle time after which the server pings."""
+    keepalive_timeout_s: PositiveSeconds = 20.0
+    """Time a client has to answer a ping."""
+    max_connection_age_s: PositiveSeconds | None = None
+    """Connections are closed politely after this, so that clients spread again; unset: never."""
+    max_stream_inflight: PositiveInt = 256
+    """Requests of one ModelStreamInfer stream that may be under way."""
+
+
+class LimitSettings(Section):
+    """What one request may be; beyond it a clear error, before memory is taken."""
+
+    max_body_bytes: ByteSize = Field(ByteSize(64 * MIB), gt=0)
+    """HTTP body, and gRPC message, as received and after decompression."""
+    max_decompression_ratio: PositiveInt = 200
+    """Decompressed bytes per compressed byte."""
+    max_json_depth: int = Field(100, ge=3, le=1000)
+    """Nesting of JSON."""
+    max_tensors: PositiveInt = 1024
+    """Inputs, or outputs asked for."""
+    max_parameters: PositiveInt = 1024
+    """Parameters of a request or tensor."""
+
+
+class AdmissionSettings(Section):
+    """What the whole server may have under way."""
+
+    max_inflight_requests: PositiveInt = 16_384
+    """Requests admitted and not answered."""
+    max_inflight_bytes: ByteSize = Field(ByteSize(2048 * MIB), gt=0)
+    """Received bytes that they keep in memory."""
+    max_deadline_s: Seconds | None = None
+    """Longest time in queue that a client may ask for; unset: any."""
+
+
+class ShutdownSettings(Section):
+    """What SIGTERM does."""
+
+    lame_duck_s: Seconds = 0.0
+    """Health says NOT_SERVING, work is still taken: time for load balancers to notice."""
+    grace_s: Seconds = 30.0
+    """Time for accepted work to finish after that."""
+
+
+class ServerSettings(Section):
+    """Listeners, limits and shutdown."""
+
+    host: str = "127.0.0.1"
+    """Address to bind; `0.0.0.0` opens every interface."""
+    ports: PortSettings = Field(default_factory=PortSettings)
+    """TCP ports."""
+    http: HttpSettings = Field(default_factory=HttpSettings)
+    """HTTP."""
+    grpc: GrpcSettings = Field(default_factory=GrpcSettings)
+    """gRPC."""
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+    """Size limits of a request."""
+    admission: AdmissionSettings = Field(default_factory=AdmissionSettings)
+    """Limits over all requests."""
+    shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)
+    """Shutdown."""
+    overload_status: Literal["standard", "triton"] = "standard"
+    """`standard`: queue full is RESOURCE_EXHAUSTED / 429, expired is DEADLINE_EXCEEDED / 504. `triton`: both
+    are UNAVAILABLE / 503."""
+
+
+class RepositorySettings(Section):
+    """A model repository in Triton's layout: `name/1/model.onnx`, `config.pbtxt` optional."""
+
+    path: Path
+    """Its directory, relative to the configuration file."""
+    mode: Literal["none", "explicit", "poll"] = "none"
+    """`none`: everything at start. `explicit`: what clients load. `poll`: follows changes."""
+    load_at_start: tuple[str, ...] = ()
+    """In mode `explicit`, models to load at start; `*` is all."""
+    poll_interval_s: PositiveSeconds = 15.0
+    """In mode `poll`, looks at the directory at least this often; changes are noticed sooner by inotify."""
+
+
+class LogSettings(Section):
+    """Structured logs on standard error."""
+
+    format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: console on a terminal, JSON otherwise."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level written."""
+    access: bool = False
+    """One line per request; never payloads."""
+
+
+class TracingSettings(Section):
+    """OpenTelemetry traces over OTLP/HTTP (extra `otlp`); off without an endpoint."""
+
+    endpoint: str | None = None
+    """Collector, `http://127.0.0.1:4318/v1/traces`."""
+    sample_ratio: float = Field(0.0, ge=0, le=1)
+    """Share of requests traced that bring no trace context; callers' sampled flag is honoured."""
+    service_name: str = "model-gateway"
+    """Resource attribute service.name."""
+
+
+class TelemetrySettings(Section):
+    """Logs and traces."""
+
+    log: LogSettings = Field(default_factory=LogSettings)
+    """Logs."""
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
+    """Traces."""
+
+
+class GatewayConfig(Section):
+    """The whole file."""
+
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    """Listeners, limits and shutdown."""
+    repository: RepositorySettings | None = None
+    """A repository of models."""
+    defaults: ModelSettings = Field(default_factory=ModelSettings)
+    """How models are served unless their own entry says otherwise."""
+    models: tuple[NamedModelSettings, ...] = ()
+    """Models by name."""
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+    """Logs and traces."""
+
+    @model_validator(mode="after")
+    def _check(self) -> GatewayConfig:
+        names = [m.name for m in self.models]
+        if repeated := {n for n in names if names.count(n) > 1}:
+            raise ValueError(f"models named twice: {sorted(repeated)}")
+        if self.repository is None and (loose := [m.name for m in self.models if m.path is None]):
+            raise ValueError(f"models {loose} have no path, and there is no repository to find them in")
+        return self
+
+
+def load_config(path: Path) -> GatewayConfig:
+    """Read and check a configuration file; relative paths in it become relative to its directory.
+
+    Raises:
+        ConfigError: every complaint, one per line, as `file:line: key: what is wrong`.
+    """
+    return _anchored(check_config(read_yaml(path)), path.parent)
+
+
+def check_config(file: YamlFile) -> GatewayConfig:
+    """Check parsed YAML; raises as `load_config`."""
+    try:
+        return GatewayConfig.model_validate(file.data)
+    except ValidationError as exc:
+        raise ConfigError("\n".join(_complaints(exc, file))) from exc
+
+
+def _complaints(error: ValidationError, file: YamlFile) -> Iterator[str]:
+    for detail in error.errors(include_url=False, include_context=False):
+        location: Location = tuple(detail["loc"])
+        where = ".".join(map(str, location)) or "file"
+        message = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "extra_forbidden":
+            message = "unknown key" + _suggestion(location)
+        yield f"{file.path}:{file.line_of(location)}: {where}: {message}"
+
+
+def _suggestion(location: Location) -> str:
+    """Return `; did you mean 'x'?` when a key known at that place is near the one found."""
+    near = difflib.get_close_matches(str(location[-1]), _keys_at(location[:-1]), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _keys_at(location: Location) -> list[str]:
+    section: type[BaseModel] | None = GatewayConfig
+    for step in location:
+        if isinstance(step, int) or section is None:
+            continue
+        field = section.model_fields.get(step)
+        section = _section_in(field.annotation) if field else None
+    return list(section.model_fields) if section else []
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the section class inside an annotation such as `X | None` or `tuple[X, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_in, getattr(annotation, "__args__", ()))), None)
+
+
+def _anchored(config: GatewayConfig, directory: Path) -> GatewayConfig:
+    """Return `config` with every relative path taken from `directory`."""
+    anchored: GatewayConfig = _anchor_section(config, directory)
+    return anchored
+
+
+def _anchor_section(section: Any, directory: Path) -> Any:
+    if isinstance(section, Path):
+        return directory / section
+    if isinstance(section, tuple):
+        return tuple(_anchor_section(item, directory) for item in section)
+    if not isinstance(section, BaseModel):
+        return section
+    changes: Mapping[str, Any] = {
+        name: _anchor_section(getattr(section, name), directory) for name in section.model_fields_set
+    }
+    return section.model_copy(update=changes)

@@ -1,0 +1,1 @@
+"""Choosing the version that answers a request."""
