@@ -9,7 +9,7 @@ COMPILE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.
 	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv models run test check soak lock protos clean
+.PHONY: help venv models run test check soak lock protos docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,7 @@ check: venv  ## lint, format, types, generated files in step, fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/generate_protos.py --check
+	$(BIN)/python scripts/generate_config_docs.py --check
 	$(BIN)/pytest -q -m "not slow and not soak and not network" tests/unit
 
 soak: venv $(TEST_MODELS)  ## the long counts: swaps, kills, fuzzing, leaks, loop lag; prints one table
@@ -44,6 +45,9 @@ lock: build/lock/bin/uv  ## resolve pyproject.toml into requirements/*.txt; UPGR
 
 protos: $(VENV)  ## generate src/gateway/_proto from protos/
 	$(BIN)/python scripts/generate_protos.py
+
+docs: $(VENV)  ## generate the configuration reference and its JSON Schema from the schema
+	$(BIN)/python scripts/generate_config_docs.py
 
 clean:  ## remove everything that is built
 	rm -rf .venv build dist models .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -45,7 +45,7 @@ def reference(document: Schema) -> str:
 
 
 def sections(path: str, section: Schema, defs: Schema) -> Iterator[tuple[str, Schema]]:
-    """Yield every section with its dotted path, in file order, without what `models[]` shares with `defaults`."""
+    """Yield every section with its dotted path, without what `models[]` shares with `defaults`."""
     yield path, section
     for name, field in section["properties"].items():
         for target, suffix in references(field):
