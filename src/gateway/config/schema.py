@@ -47,31 +47,39 @@ class CorsSettings(Section):
 
     allow_origins: tuple[str, ...] = ()
     """Origins allowed, `https://app.example`; `*` allows all."""
-    allow_headers: tuple[str, ...] = ("content-type", "inference-header-content-length")
+    allow_headers: tuple[str, ...] = ("Content-Type", "Content-Encoding", "Inference-Header-Content-Length")
     """Request headers a page may send."""
     max_age_s: int = Field(600, ge=0)
     """How long a browser may keep the answer."""
 
 
 class HttpSettings(Section):
-    """The HTTP listeners."""
+    """The HTTP listener for inference; the metrics and administration listeners share its limits."""
 
     tls: TlsSettings | None = None
     """Serve HTTPS."""
     cors: CorsSettings = Field(default_factory=CorsSettings)
     """Cross-origin requests."""
-    max_connections: PositiveInt = 10_000
-    """Connections beyond this are answered 503 and closed."""
-    max_header_bytes: ByteSize = Field(ByteSize(64 << 10), gt=0)
-    """Request line and headers together."""
-    keep_alive_timeout_s: Seconds = 75.0
-    """An idle connection is closed after this."""
-    body_timeout_s: Seconds = 60.0
-    """A request's body must have arrived by then."""
+    max_connections: PositiveInt = 2048
+    """Connections beyond this are answered 503 and closed; stay below the process's file limit."""
+    max_headers: PositiveInt = 100
+    """Header lines of one request."""
+    max_header_bytes: ByteSize = Field(ByteSize(32 << 10), gt=0)
+    """Header names and values together."""
     max_body_chunks: PositiveInt = 65_536
     """Chunks of one chunked body."""
-    compress_responses: bool = True
-    """Compress JSON responses for clients that accept it."""
+    max_buffered_bytes: ByteSize = Field(ByteSize(1024 * MIB), gt=0)
+    """Bodies held by all requests together; 503 beyond."""
+    keep_alive_timeout_s: PositiveInt = 75
+    """An idle connection is closed after so many whole seconds; keep it above any proxy's in front."""
+    header_timeout_s: PositiveSeconds = 10.0
+    """Time for a request's headers."""
+    body_timeout_s: PositiveSeconds = 30.0
+    """Time a body may take beyond what `min_body_rate` allows it."""
+    min_body_rate: ByteSize = Field(ByteSize(8 << 10), gt=0)
+    """Bytes per second that an upload must keep up."""
+    compression_min_bytes: ByteSize | None = ByteSize(1024)
+    """Smallest JSON response that is compressed for clients that accept it; null never compresses."""
     compress_tensors: bool = False
     """Compress binary tensor responses too; costs far more CPU than it saves on a fast network."""
 
@@ -81,10 +89,17 @@ class GrpcSettings(Section):
 
     tls: TlsSettings | None = None
     """Serve gRPC over TLS."""
+    max_concurrent_rpcs: PositiveInt = 4096
+    """Calls and streams open at once on the whole server."""
     max_concurrent_streams: PositiveInt = 1024
-    """HTTP/2 streams of one connection at once."""
+    """Calls open at once on one connection; further ones wait in the client."""
     max_metadata_bytes: ByteSize = Field(ByteSize(16 << 10), gt=0)
     """Request metadata."""
+    accept_compression: bool = True
+    """Whether compressed requests are taken. The library inflates a message before its size can be seen:
+    switch it off for a server that strangers reach."""
+    response_compression: Literal["none", "deflate", "gzip"] = "none"
+    """How responses are compressed for clients that accept it."""
     keepalive_time_s: PositiveSeconds = 7200.0
     """Idle time after which the server pings."""
     keepalive_timeout_s: PositiveSeconds = 20.0
@@ -100,14 +115,18 @@ class LimitSettings(Section):
 
     max_body_bytes: ByteSize = Field(ByteSize(64 * MIB), gt=0)
     """HTTP body, and gRPC message, as received and after decompression."""
-    max_decompression_ratio: PositiveInt = 200
-    """Decompressed bytes per compressed byte."""
+    max_decompression_ratio: PositiveInt = 250
+    """Decompressed bytes per compressed byte, beyond the first MiB."""
     max_json_depth: int = Field(100, ge=3, le=1000)
     """Nesting of JSON."""
-    max_tensors: PositiveInt = 1024
-    """Inputs, or outputs asked for."""
-    max_parameters: PositiveInt = 1024
-    """Parameters of a request or tensor."""
+    max_tensor_elements: PositiveInt = 1 << 27
+    """Elements of one tensor."""
+    max_inputs: PositiveInt = 256
+    """Inputs of one request."""
+    max_outputs: PositiveInt = 256
+    """Outputs one request may ask for."""
+    max_parameters: PositiveInt = 128
+    """Parameters of a request, an input or an output."""
 
 
 class AdmissionSettings(Section):
@@ -134,7 +153,9 @@ class ServerSettings(Section):
     """Listeners, limits and shutdown."""
 
     host: str = "127.0.0.1"
-    """Address to bind; `0.0.0.0` opens every interface."""
+    """Address that HTTP, gRPC and metrics bind; `0.0.0.0` opens every interface."""
+    admin_host: str = "127.0.0.1"
+    """Address that administration binds: opening `host` opens nothing that can change the server."""
     ports: PortSettings = Field(default_factory=PortSettings)
     """TCP ports."""
     http: HttpSettings = Field(default_factory=HttpSettings)

@@ -1,0 +1,118 @@
+"""Brings one version up: loads it on every device it is declared for, warms it, joins it with batchers."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from gateway.core.errors import ModelLoadError
+from gateway.core.options import InstanceGroup, LoadOptions
+from gateway.core.statistics import VersionStatistics
+from gateway.models.conform import completed, conformed
+from gateway.models.desired import DesiredVersion
+from gateway.models.served import LoadedVersion, Replica, VersionParts
+from gateway.models.validation import RequestValidator
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from typing import TypeAlias
+
+    from gateway.core.interfaces import Backend, BatcherFactory, LoadedModel, WantedVersion
+    from gateway.core.options import ModelSpec
+
+    WarmUpRun: TypeAlias = Callable[[LoadedModel, ModelSpec], Awaitable[list[str]]]
+
+_log = logging.getLogger(__name__)
+
+
+class VersionLoader:
+    """Makes LoadedVersions; keeps no state between them.
+
+    Args:
+        backends: by the name that `ModelSpec.backend` uses.
+        batcher_factory: makes the batcher of one version on one device.
+        warm_up: runs a model before it is READY; returns warnings, raises ModelLoadError to stop it.
+    """
+
+    def __init__(
+        self, backends: Mapping[str, Backend], batcher_factory: BatcherFactory, warm_up: WarmUpRun
+    ) -> None:
+        self._backends = backends
+        self._batcher_factory = batcher_factory
+        self._warm_up = warm_up
+
+    async def load(self, wanted: WantedVersion) -> Sequence[LoadedModel]:
+        """Load the version once for each of its instance groups.
+
+        When one fails, or on cancellation, those loaded before are closed.
+
+        Raises:
+            ModelLoadError: with the step that failed and why.
+        """
+        if isinstance(wanted, DesiredVersion) and wanted.problem:
+            raise ModelLoadError(wanted.problem)
+        spec = wanted.spec
+        backend = self._backend(spec)
+        models: list[LoadedModel] = []
+        async with AsyncExitStack() as undo:
+            for group in spec.instances or (InstanceGroup(),):
+                options = LoadOptions(spec=spec, device=group.device, instances=group.count)
+                model = await backend.load(wanted.artifact, options)
+                undo.push_async_callback(model.aclose)
+                models.append(conformed(model, spec))
+            if any(m.signature != models[0].signature for m in models):
+                raise ModelLoadError(f"model '{spec.name}' has another signature on each device")
+            undo.pop_all()
+        return models
+
+    async def ready(self, wanted: WantedVersion, models: Sequence[LoadedModel]) -> LoadedVersion:
+        """Warm every model up and join it with a batcher; warnings are logged.
+
+        On failure or cancellation all of them are closed.
+
+        Raises:
+            ModelLoadError: a warm-up that is required failed.
+            GatewayError: the settings fit no batcher.
+        """
+        async with AsyncExitStack() as undo:
+            for model in models:
+                undo.push_async_callback(model.aclose)
+            if wanted.spec.warm_up.enabled:
+                for model in models:
+                    for warning in await self._warm_up(model, wanted.spec):
+                        _log.warning("warm-up of %s on %s: %s", _title(wanted), model.device, warning)
+            served = self._join(wanted, models)
+            undo.pop_all()
+        return served
+
+    def _join(self, wanted: WantedVersion, models: Sequence[LoadedModel]) -> LoadedVersion:
+        signature = models[0].signature
+        spec = completed(wanted.spec, signature)
+        statistics = VersionStatistics()
+        replicas = [Replica(m, self._batcher_factory(wanted.id, m, spec, statistics)) for m in models]
+        return LoadedVersion(
+            VersionParts(
+                id=wanted.id,
+                spec=spec,
+                signature=signature,
+                platform=self._backend(spec).platform,
+                statistics=statistics,
+                replicas=replicas,
+                validator=RequestValidator(
+                    spec.name, signature, spec.batching, implicit_batch=bool(spec.max_batch_size)
+                ),
+            )
+        )
+
+    def _backend(self, spec: ModelSpec) -> Backend:
+        if backend := self._backends.get(spec.backend):
+            return backend
+        raise ModelLoadError(
+            f"unable to find backend '{spec.backend}' for model '{spec.name}', "
+            f"available: {', '.join(sorted(self._backends))}"
+        )
+
+
+def _title(wanted: WantedVersion) -> str:
+    return f"'{wanted.id.model}' version {wanted.id.number}"

@@ -1,0 +1,1 @@
+"""Where model versions come from: sources that say which versions they want served."""
