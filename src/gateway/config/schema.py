@@ -47,7 +47,15 @@ class CorsSettings(Section):
 
     allow_origins: tuple[str, ...] = ()
     """Origins allowed, `https://app.example`; `*` allows all."""
-    allow_headers: tuple[str, ...] = ("Content-Type", "Content-Encoding", "Inference-Header-Content-Length")
+    allow_headers: tuple[str, ...] = (
+        "Content-Type",
+        "Content-Encoding",
+        "Inference-Header-Content-Length",
+        "X-Request-Timeout-Ms",
+        "X-Server-Timing",
+        "traceparent",
+        "tracestate",
+    )
     """Request headers a page may send."""
     max_age_s: int = Field(600, ge=0)
     """How long a browser may keep the answer."""

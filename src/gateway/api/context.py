@@ -1,0 +1,51 @@
+"""What the protocol's methods work on, in one record that the composition root fills."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gateway.api.readiness import ReadinessNotifier
+from gateway.api.server_metadata import ServerMetadata, installed_metadata
+from gateway.api.settings import InMemoryLogSettings, InMemoryTraceSettings
+from gateway.core.clock import Clock, LoopClock
+from gateway.protocol.limits import ProtocolLimits
+from gateway.protocol.status import StatusProfile
+
+if TYPE_CHECKING:
+    from gateway.api.readiness import ReadinessFeed
+    from gateway.api.settings import LogSettings, TraceSettings
+    from gateway.core.interfaces import InferenceService, ModelCatalog, RepositoryControl
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiContext:
+    """Parts behind the protocol's methods.
+
+    Attributes:
+        service: takes the requests; the top of the request stack.
+        catalog: what is served.
+        repository: loads and unloads on a client's wish.
+        readiness: says when readiness may have changed, and that the server is going.
+        clock: monotonic time, the same that transports stamp arrivals with.
+        metadata: name, version, extensions.
+        trace_settings: tracing's settings.
+        log_settings: logging's settings.
+        limits: what the codecs refuse.
+        profile: which codes overload and expiry are answered with.
+        max_stream_inflight: requests of one ModelStreamInfer stream that may be unanswered at once, 1 or
+            more; beyond it the stream is not read, so that the client feels it. More helps only clients
+            that fill batches through one stream.
+    """
+
+    service: InferenceService
+    catalog: ModelCatalog
+    repository: RepositoryControl
+    readiness: ReadinessFeed = field(default_factory=ReadinessNotifier)
+    clock: Clock = field(default_factory=LoopClock)
+    metadata: ServerMetadata = field(default_factory=installed_metadata)
+    trace_settings: TraceSettings = field(default_factory=InMemoryTraceSettings)
+    log_settings: LogSettings = field(default_factory=InMemoryLogSettings)
+    limits: ProtocolLimits = field(default_factory=ProtocolLimits)
+    profile: StatusProfile = StatusProfile.DEFAULT
+    max_stream_inflight: int = 256
