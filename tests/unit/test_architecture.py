@@ -8,7 +8,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "gateway"
 
-COMPOSITION = {"app", "cli", "commands", "__main__"}
+COMPOSITION = {"app", "wiring", "cli", "commands", "__main__"}
 """May import everything of ours: they put the parts together."""
 
 NEIGHBOURS = {
@@ -26,11 +26,12 @@ NEIGHBOURS = {
     "models": {"_proto"},
     "registry": {"models"},
     "backends": set(),
+    "admin": set(),
 }
 """What each package may import of ours beside itself and `core`."""
 
 RESTRICTED = {
-    "grpc": {"transport/grpc_aio.py"},
+    "grpc": {"transport/grpc_aio.py", "commands/load_grpc.py"},
     "onnxruntime": {"backends/onnxruntime/"},
     "onnx": {"backends/onnxruntime/"},
     "starlette": {"transport/"},
@@ -42,7 +43,7 @@ RESTRICTED = {
     "ruamel": {"config/"},
     "watchfiles": {"registry/"},
     "simdjson": {"protocol/"},
-    "orjson": {"protocol/", "api/"},
+    "orjson": {"protocol/", "api/", "admin/"},
     "typer": {"cli.py", "commands/"},
     "rich": {"cli.py", "commands/"},
     "tritonclient": set(),

@@ -104,8 +104,7 @@ class GrpcSettings(Section):
     max_metadata_bytes: ByteSize = Field(ByteSize(16 << 10), gt=0)
     """Request metadata."""
     accept_compression: bool = True
-    """Whether compressed requests are taken. The library inflates a message before its size can be seen:
-    switch it off for a server that strangers reach."""
+    """Whether compressed requests are taken; inflating stops at `limits.max_body_bytes`."""
     response_compression: Literal["none", "deflate", "gzip"] = "none"
     """How responses are compressed for clients that accept it."""
     keepalive_time_s: PositiveSeconds = 7200.0

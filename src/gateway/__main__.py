@@ -1,0 +1,6 @@
+"""Makes `python -m gateway` the `gateway` command."""
+
+from gateway.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Administration: what operators ask, on a port of its own."""

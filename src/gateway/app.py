@@ -1,0 +1,287 @@
+"""The composition root: builds every part from the configuration, and owns their start and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from gateway import wiring
+from gateway.admin.routes import admin_routes
+from gateway.api.context import ApiContext
+from gateway.api.grpc_services import rpc_services
+from gateway.api.http_routes import http_routes
+from gateway.api.readiness import ReadinessNotifier
+from gateway.api.server_metadata import installed_metadata
+from gateway.api.settings import InMemoryLogSettings, InMemoryTraceSettings
+from gateway.backends.onnxruntime.backend import OnnxRuntimeBackend
+from gateway.backends.onnxruntime.cpus import usable_cpus
+from gateway.backends.warm_up import warm_up
+from gateway.batching.batcher import Batcher, BatcherContext
+from gateway.batching.scheduler import DeviceScheduler
+from gateway.core.calls import HttpRequest, HttpResponse, HttpRoute
+from gateway.core.clock import LoopClock
+from gateway.layers.stack import build_stack
+from gateway.layers.telemetry import RequestTelemetry
+from gateway.models.manager import ManagerParts, ModelManager
+from gateway.models.repository import RepositoryController, RepositoryMode
+from gateway.registry.filesystem import FileSystemSource
+from gateway.routing.router import Router
+from gateway.telemetry.access_log import AccessLog
+from gateway.telemetry.batch_tracer import BatchTracer
+from gateway.telemetry.logging import Logging
+from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.server_metrics import QueueView, ServerSources
+from gateway.telemetry.trace_sampler import TraceSampler
+from gateway.telemetry.tracing import Timeline, TracePipeline, Tracing, otlp_exporter
+from gateway.transport.grpc_aio import GrpcAioServer
+from gateway.transport.http import HttpServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+    from gateway.config.schema import GatewayConfig
+    from gateway.core.interfaces import BatchObserver, LifecycleObserver, LoadedModel, ModelCatalog
+    from gateway.core.options import ModelSpec
+    from gateway.core.statistics import VersionStatistics
+    from gateway.core.types import Device, VersionId
+    from gateway.layers.stack import RequestStack
+
+_log = logging.getLogger(__name__)
+
+SLOTS_PER_ACCELERATOR = 2
+"""Runs under way at once on one accelerator: one computes while the next one's inputs are copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The TCP ports bound."""
+
+    http: int
+    grpc: int
+    metrics: int
+    admin: int
+
+
+class Batchers:
+    """Makes batchers, one scheduler per device, and remembers those that live for whoever looks at queues."""
+
+    def __init__(self, clock: LoopClock, observers: Sequence[BatchObserver]) -> None:
+        self._clock = clock
+        self._observers = observers
+        self._schedulers: dict[Device, DeviceScheduler] = {}
+        self._live: weakref.WeakKeyDictionary[Batcher, tuple[VersionId, Device]] = weakref.WeakKeyDictionary()
+
+    def make(
+        self, version: VersionId, model: LoadedModel, spec: ModelSpec, statistics: VersionStatistics
+    ) -> Batcher:
+        """Make a batcher; a `BatcherFactory`."""
+        context = BatcherContext(self._scheduler(model.device), self._clock, self._observers)
+        batcher = Batcher(version, model, spec, statistics, context)
+        self._live[batcher] = (version, model.device)
+        return batcher
+
+    def queues(self) -> Iterator[QueueView]:
+        """Give every batcher that lives, with what it serves."""
+        for batcher, (version, device) in list(self._live.items()):
+            yield QueueView(version, device, batcher)
+
+    def _scheduler(self, device: Device) -> DeviceScheduler:
+        if device not in self._schedulers:
+            slots = usable_cpus() if device.kind == "cpu" else SLOTS_PER_ACCELERATOR
+            self._schedulers[device] = DeviceScheduler(device, slots)
+        return self._schedulers[device]
+
+
+class Gateway:
+    """The whole server on the running event loop.
+
+    Entering it binds the ports and begins to load; `settled` waits for the loads of the start; `serve` runs
+    until `stop`, then drains; leaving it frees everything.
+
+    Args:
+        config: what to serve and where.
+        observers: told of the models' lifecycle, after our own parts.
+    """
+
+    def __init__(self, config: GatewayConfig, observers: Sequence[LifecycleObserver] = ()) -> None:
+        self._config = config
+        self._observers = tuple(observers)
+        self._stopping = asyncio.Event()
+        self._resources = AsyncExitStack()
+        self._clock = LoopClock()
+        self._metrics = GatewayMetrics(self._clock)
+        self._readiness = ReadinessNotifier()
+        self._logging = Logging(wiring.log_options(config))
+
+    @property
+    def ports(self) -> Ports:
+        """The ports bound; valid once entered."""
+        return self._ports
+
+    @property
+    def catalog(self) -> ModelCatalog:
+        """What is served; valid once entered."""
+        return self._manager
+
+    async def __aenter__(self) -> Self:
+        """Build the parts, bind the ports, begin to load.
+
+        Raises:
+            ConfigError: a port cannot be bound, a repository cannot be read, an extra is missing.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._resources.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Free everything; work still under way is abandoned (see `serve` for the graceful end)."""
+        await self._resources.aclose()
+
+    async def settled(self) -> None:
+        """Wait until every model wanted now is READY or FAILED."""
+        await self._manager.wait_settled()
+
+    async def serve(self) -> None:
+        """Serve until `stop`, then drain: not ready first, lame-duck wait, work finished within the grace.
+
+        Load balancers see NOT_SERVING at once; new work is taken until the lame-duck time is over, then
+        refused with Draining while accepted work finishes, for at most the grace period.
+        """
+        await self._stopping.wait()
+        shutdown = self._config.server.shutdown
+        _log.info("draining", extra={"lame_duck_s": shutdown.lame_duck_s, "grace_s": shutdown.grace_s})
+        self._readiness.begin_drain()
+        self._manager.begin_drain()
+        self._http.drain()
+        await asyncio.sleep(shutdown.lame_duck_s)
+        self._stack.drain.drain()
+        self._readiness.close()
+        await asyncio.gather(
+            self._http.stop(shutdown.grace_s),
+            self._grpc.stop(shutdown.grace_s),
+            self._drained(shutdown.grace_s),
+        )
+
+    def stop(self) -> None:
+        """Begin the graceful shutdown; harmless when repeated."""
+        self._stopping.set()
+
+    async def _drained(self, grace_s: float) -> None:
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._manager.drained()
+        except TimeoutError:
+            _log.warning("requests were still running when the grace period ended")
+
+    async def _start(self) -> None:
+        enter = self._resources
+        enter.enter_context(self._logging)
+        enter.enter_context(self._metrics.loop_lag)
+        tracing, trace_settings = await self._tracing()
+        batch_observers: list[BatchObserver] = [self._metrics.batches]
+        if tracing is not None:
+            batch_observers.append(BatchTracer(tracing))
+        batchers = Batchers(self._clock, batch_observers)
+        self._manager = await enter.enter_async_context(self._model_manager(batchers))
+        self._stack = self._request_stack(tracing)
+        self._metrics.watch(
+            ServerSources(
+                catalog=self._manager,
+                queues=batchers.queues,
+                inflight_bytes=lambda: self._stack.admission.inflight_bytes,
+            )
+        )
+        repository = self._repository()
+        context = self._api_context(repository, trace_settings)
+        await self._listen(context)
+        await enter.enter_async_context(repository)
+
+    async def _tracing(self) -> tuple[Tracing | None, InMemoryTraceSettings]:
+        options = wiring.tracing_options(self._config)
+        sampler = TraceSampler(options)
+        settings = InMemoryTraceSettings(sampler.start_values(), sampler.changed)
+        sampler.follow(settings.get)
+        if options.endpoint is None:
+            return None, settings
+        pipeline = TracePipeline(options, otlp_exporter(options))
+        await self._resources.enter_async_context(pipeline)
+        return Tracing(pipeline.tracer, sampler, Timeline(self._clock)), settings
+
+    def _model_manager(self, batchers: Batchers) -> ModelManager:
+        backend = OnnxRuntimeBackend(notice=lambda sentence: _log.warning("%s", sentence))
+        return ModelManager(
+            ManagerParts(
+                backends={backend.name: backend},
+                batcher_factory=batchers.make,
+                clock=self._clock,
+                warm_up=warm_up,
+                observers=(self._metrics.lifecycle, self._readiness, *self._observers),
+            )
+        )
+
+    def _request_stack(self, tracing: Tracing | None) -> RequestStack:
+        telemetry = RequestTelemetry(
+            clock=self._clock,
+            metrics=self._metrics.requests,
+            tracing=tracing,
+            access_log=AccessLog() if self._config.telemetry.log.access else None,
+        )
+        return build_stack(Router(self._manager), wiring.stack_options(self._config.server), telemetry)
+
+    def _repository(self) -> RepositoryController:
+        settings = self._config.repository
+        options = wiring.source_options(self._config)
+        return RepositoryController(
+            self._manager,
+            wiring.model_sources(self._config, options),
+            RepositoryMode(settings.mode if settings else "none"),
+            private=lambda directory: FileSystemSource("operator", directory, options=options),
+            load_at_start=settings.load_at_start if settings else (),
+        )
+
+    def _api_context(
+        self, repository: RepositoryController, trace_settings: InMemoryTraceSettings
+    ) -> ApiContext:
+        server = self._config.server
+        return ApiContext(
+            service=self._stack.service,
+            catalog=self._manager,
+            repository=repository,
+            readiness=self._readiness,
+            clock=self._clock,
+            trace_settings=trace_settings,
+            log_settings=InMemoryLogSettings(self._logging.values(), self._logging.changed),
+            limits=wiring.protocol_limits(server),
+            profile=wiring.status_profile(server),
+            max_stream_inflight=server.grpc.max_stream_inflight,
+        )
+
+    async def _listen(self, context: ApiContext) -> None:
+        """Bind the four listeners; they are stopped in reverse order, metrics and administration last."""
+        server = self._config.server
+        version = installed_metadata().version
+        admin = HttpServer(admin_routes(self._manager, version), wiring.admin_options(server))
+        metrics = HttpServer([self._metrics_route()], wiring.metrics_options(server))
+        self._grpc = GrpcAioServer(rpc_services(context), wiring.grpc_options(server))
+        self._http = HttpServer(http_routes(context), wiring.http_options(server))
+        for listener in (admin, metrics, self._grpc, self._http):
+            await listener.start()
+            self._resources.push_async_callback(listener.stop, 0.0)
+        self._ports = Ports(self._http.port, self._grpc.port, metrics.port, admin.port)
+
+    def _metrics_route(self) -> HttpRoute:
+        async def page(request: HttpRequest) -> HttpResponse:
+            content_type, body = await self._metrics.render_aside(request.headers.get("accept", ""))
+            return HttpResponse(200, (body,), content_type=content_type)
+
+        return HttpRoute("GET", "/metrics", page, operation_id="metrics")

@@ -1,0 +1,96 @@
+"""Shows models loading at start-up: moving lines on a terminal, plain ones otherwise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Self
+
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from gateway.commands.ready import label
+from gateway.core.types import VersionState
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+    from gateway.core.types import VersionId, VersionStatus
+
+_WORDS: Final = {
+    VersionState.LOADING: "loading",
+    VersionState.WARMING: "warming up",
+    VersionState.READY: "ready",
+    VersionState.FAILED: "FAILED",
+}
+
+
+class PlainProgress:
+    """A `LifecycleObserver` that prints one line per change, until it is left as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._open = True
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Fall silent: once the server runs, changes are the log's affair."""
+        self._open = False
+
+    def on_transition(self, status: VersionStatus) -> None:
+        """Print the new state; READY is left to `on_loaded`, which knows how long it took."""
+        if self._open and status.state in _WORDS and status.state is not VersionState.READY:
+            reason = f": {status.reason}" if status.reason else ""
+            self._line(f"{label(status)}: {_WORDS[status.state]}{reason}")
+
+    def on_loaded(self, status: VersionStatus, seconds: float) -> None:
+        """Print that the version is ready and after how long."""
+        if self._open and status.state is VersionState.READY:
+            self._line(f"{label(status)}: ready after {seconds:.2f} s")
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class TerminalProgress:
+    """A `LifecycleObserver` that keeps one line per version moving, until it is left as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=console)
+        self._tasks: dict[VersionId, TaskID] = {}
+        self._open = True
+
+    def __enter__(self) -> Self:
+        """Start drawing."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop drawing and leave the last state on the screen."""
+        self._open = False
+        self._progress.stop()
+
+    def on_transition(self, status: VersionStatus) -> None:
+        """Show the new state on the version's line; stop its clock when it is ready or has failed."""
+        if not self._open or status.state not in _WORDS:
+            return
+        task = self._task(status)
+        reason = f": {status.reason}" if status.reason else ""
+        self._progress.update(task, description=f"{label(status)}: {_WORDS[status.state]}{reason}")
+        if status.state in {VersionState.READY, VersionState.FAILED}:
+            self._progress.update(task, total=1, completed=1)
+
+    def on_loaded(self, status: VersionStatus, seconds: float) -> None:
+        """Do nothing: the line's own clock has shown it."""
+
+    def _task(self, status: VersionStatus) -> TaskID:
+        if status.id not in self._tasks:
+            self._tasks[status.id] = self._progress.add_task(label(status), total=None)
+        return self._tasks[status.id]
+
+
+def load_progress(console: Console) -> PlainProgress | TerminalProgress:
+    """Return the kind of progress that suits where `console` writes."""
+    return TerminalProgress(console) if console.is_terminal else PlainProgress(console)

@@ -1,0 +1,200 @@
+"""`gateway serve`: runs the server on uvloop from start-up to a signal, and says what happens meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self
+
+import uvloop
+from rich.console import Console
+
+from gateway.commands.failure import CommandFailed, Exit
+from gateway.commands.progress import load_progress
+from gateway.commands.ready import BoundPorts, Listening, announcement, ready_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from gateway.config.schema import GatewayConfig
+    from gateway.core.interfaces import LifecycleObserver, ModelCatalog
+
+
+class ServingGateway(Protocol):
+    """What this command needs of the composed server; entering it binds the ports and begins to load."""
+
+    @property
+    def ports(self) -> BoundPorts:
+        """The ports bound."""
+
+    @property
+    def catalog(self) -> ModelCatalog:
+        """What is served."""
+
+    async def __aenter__(self) -> Self:
+        """Bind and begin to load."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Free everything."""
+
+    async def settled(self) -> None:
+        """Wait until every model that was to be loaded at start is READY or FAILED."""
+
+    async def serve(self) -> None:
+        """Serve until `stop`, then drain within the configured grace period and return."""
+
+    def stop(self) -> None:
+        """Begin the graceful shutdown; harmless when repeated."""
+
+
+if TYPE_CHECKING:
+    GatewayFactory = Callable[[GatewayConfig, Sequence[LifecycleObserver]], ServingGateway]
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """How the command itself behaves.
+
+    Attributes:
+        as_json: one JSON line on standard output when start-up is over, everything else on standard error.
+        out: where people are told what happens.
+    """
+
+    as_json: bool
+    out: Console
+
+
+def serve(config: GatewayConfig, make_gateway: GatewayFactory, *, as_json: bool) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what was accepted and return.
+
+    A second signal ends the process at once with exit code 1. A model that cannot be loaded ends nothing:
+    the server stays up, not ready if the model is required, so that an orchestrator can look at it.
+
+    Args:
+        config: what to serve.
+        make_gateway: builds the server from the configuration and observers of the models' lifecycle.
+        as_json: print one JSON line on standard output when start-up is over; everything else goes to
+            standard error.
+
+    Raises:
+        CommandFailed: a port or address cannot be bound.
+    """
+    check_addresses(config)
+    options = ServeOptions(as_json, Console(stderr=as_json, highlight=False))
+    try:
+        uvloop.run(_serve(config, make_gateway, options))
+    except OSError as exc:
+        if exc.errno not in {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}:
+            raise
+        # Somebody took the port between the check and the binding: the check can now name it.
+        check_addresses(config)
+        raise CommandFailed(f"cannot bind: {exc.strerror or exc}") from exc
+
+
+async def _serve(config: GatewayConfig, make_gateway: GatewayFactory, options: ServeOptions) -> None:
+    progress = load_progress(options.out)
+    async with make_gateway(config, [progress]) as gateway, asyncio.TaskGroup() as group:
+        _stop_on_signals(gateway, options.out)
+        serving = group.create_task(gateway.serve())
+        starting = group.create_task(gateway.settled())
+        with progress:
+            # A signal may come while models still load: then `serve` returns first.
+            await asyncio.wait((serving, starting), return_when=asyncio.FIRST_COMPLETED)
+        if starting.done() and not serving.done():
+            _announce(config, gateway, options)
+        await serving
+        starting.cancel()
+
+
+def _announce(config: GatewayConfig, gateway: ServingGateway, options: ServeOptions) -> None:
+    server = config.server
+    listening = Listening(
+        server.host,
+        server.admin_host,
+        gateway.ports,
+        http_secure=server.http.tls is not None,
+        grpc_secure=server.grpc.tls is not None,
+    )
+    # Not through the console: it would break long lines, and the snippets must stay whole.
+    text = announcement(listening, gateway.catalog)
+    stream = sys.stderr if options.as_json else sys.stdout
+    stream.write(text)
+    stream.flush()
+    if options.as_json:
+        sys.stdout.write(ready_json(listening, gateway.catalog) + "\n")
+        sys.stdout.flush()
+
+
+def _stop_on_signals(gateway: ServingGateway, out: Console) -> None:
+    received: list[signal.Signals] = []
+
+    def on_signal(number: signal.Signals) -> None:
+        received.append(number)
+        if len(received) > 1:
+            # At once: a run of a model in native code could not be interrupted in any other way.
+            os._exit(Exit.FAILED)
+        out.print(f"{number.name}: finishing what was accepted; a second signal stops at once", markup=False)
+        gateway.stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+
+
+def check_addresses(config: GatewayConfig) -> None:
+    """Bind every fixed port once and let it go, before a model is loaded for nothing.
+
+    gRPC shares its port with any other process that does so too: without this check a second gateway
+    would quietly take half of the first one's calls.
+
+    Raises:
+        CommandFailed: a port is taken, needs privileges, or is given twice; or the address is not ours.
+    """
+    taken: dict[tuple[str, int], str] = {}
+    for name, host, port in _listeners(config):
+        if not port:
+            continue
+        if other := taken.get((host, port)):
+            raise CommandFailed(f"port {port} is given twice: for {other} and for {name}")
+        taken[host, port] = name
+        _try_bind(name, host, port)
+
+
+def _listeners(config: GatewayConfig) -> Iterator[tuple[str, str, int]]:
+    ports: Mapping[str, int] = config.server.ports.model_dump()
+    for name, port in ports.items():
+        yield name, config.server.admin_host if name == "admin" else config.server.host, port
+
+
+def _try_bind(name: str, host: str, port: int) -> None:
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            with socket.socket(family, kind, protocol) as probe:
+                # As servers do: connections of the last run that linger in TIME_WAIT are no obstacle.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as exc:
+        raise CommandFailed(_bind_failure(name, host, port, exc)) from exc
+
+
+def _bind_failure(name: str, host: str, port: int, error: OSError) -> str:
+    flag = f"--{name}-port"
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} ({name}) is already in use on {host}: choose another with {flag}, 0 for a free one"
+        )
+    if error.errno == errno.EACCES:
+        return f"port {port} ({name}) needs privileges: choose one above 1023 with {flag}"
+    option = "--admin-host" if name == "admin" else "--host"
+    reason = error.strerror or str(error)
+    return f"cannot bind {name} to {host}: {reason}; {option} must be an address of this machine"

@@ -1,0 +1,171 @@
+"""What an operator may set about the servers: addresses, limits, timeouts, TLS, CORS, compression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsOptions:
+    """Certificates of one server, as PEM files read once when it starts.
+
+    Attributes:
+        certificate: the server's certificate chain, leaf first.
+        key: its private key, without a password.
+        client_ca: certificates that sign clients; set, every client must show one (mTLS). None asks for none.
+    """
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorsOptions:
+    """Which web pages may call the server from a browser.
+
+    Attributes:
+        origins: allowed origins, `https://app.example`; `*` allows every page, which is safe only for a
+            server without authentication on a private network.
+        methods: allowed methods.
+        headers: request headers a page may set beyond the always allowed ones.
+        expose_headers: response headers a page may read; binary tensors need the header-length one.
+        credentials: whether cookies and authorisation headers are let through; never with `*`.
+        max_age_s: seconds a browser may remember the permission.
+    """
+
+    origins: tuple[str, ...]
+    methods: tuple[str, ...] = ("GET", "POST")
+    headers: tuple[str, ...] = ("Content-Type", "Content-Encoding", "Inference-Header-Content-Length")
+    expose_headers: tuple[str, ...] = ("Inference-Header-Content-Length", "Server-Timing", "Retry-After")
+    credentials: bool = False
+    max_age_s: int = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpLimits:
+    """What one client may cost; beyond a limit the request is refused before memory is taken for it.
+
+    Attributes:
+        max_body_bytes: most bytes of a body as sent, 413 beyond. Size it to the largest request expected.
+        max_decompressed_bytes: most bytes of a gzip or deflate body once inflated, 413 beyond.
+        max_ratio: most inflated bytes per compressed byte, beyond a first MiB that is always allowed; 413.
+            Tensors of zeros reach 1,000; real data stays under 20.
+        max_chunks: most non-empty chunks of a chunked body, 400 beyond.
+        max_buffered_bytes: bytes of bodies held by all requests of this server together, 503 beyond.
+            Keep it above `max_body_bytes` and below the memory the process may use.
+        max_headers: most header lines, 431 beyond.
+        max_header_bytes: most bytes of names and values together, 431 beyond.
+        max_url_bytes: longest request target, 414 beyond.
+        max_pipelined: requests one connection may have outstanding; the connection is closed beyond, after
+            those before have been answered. Ordinary clients have one.
+        max_connections: open connections, 503 and close beyond. Stay below the process's file limit.
+        header_timeout_s: seconds from the first byte of a request (or the connection) to the end of its
+            headers, 408 beyond.
+        body_timeout_s: seconds a body may take beyond what `min_body_rate` allows it, 408 beyond.
+        min_body_rate: bytes per second that every upload must keep up once `body_timeout_s` is used.
+        send_timeout_s: seconds in which a client must have read something of its response, or the connection
+            is cut; it holds the response's memory meanwhile.
+        linger_s: seconds for which the rest of a refused upload is read and dropped, so that its client sees
+            the answer and not a reset connection.
+    """
+
+    max_body_bytes: int = 64 * MIB
+    max_decompressed_bytes: int = 64 * MIB
+    max_ratio: float = 250.0
+    max_chunks: int = 65536
+    max_buffered_bytes: int = 1024 * MIB
+    max_headers: int = 100
+    max_header_bytes: int = 32 * 1024
+    max_url_bytes: int = 8 * 1024
+    max_pipelined: int = 64
+    max_connections: int = 2048
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    min_body_rate: float = 8.0 * 1024
+    send_timeout_s: float = 60.0
+    linger_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpServerOptions:
+    """One HTTP/1.1 listener.
+
+    Attributes:
+        host: address to bind; loopback unless the server is meant to be reached from elsewhere.
+        port: port to bind; 0 picks a free one.
+        limits: what one client may cost.
+        keep_alive_s: whole seconds an idle connection is kept; above that of any proxy in front.
+        backlog: connections the kernel may hold before they are accepted.
+        compression_min_bytes: smallest response that is compressed for a client that accepts it; None never
+            compresses.
+        compression_level: zlib level, 1 (fast) to 9; above 3 costs more time than most networks save.
+        compress_octet_stream: also compress `application/octet-stream`. Float tensors hardly shrink, and
+            many clients accept gzip without being asked: leave it off unless the network is slow.
+        cors: which web pages may call; None sends no CORS headers.
+        tls: certificates; None serves plain text.
+        server_name: the `Server` header; empty sends none.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    limits: HttpLimits = field(default_factory=HttpLimits)
+    keep_alive_s: int = 75
+    backlog: int = 2048
+    compression_min_bytes: int | None = 1024
+    compression_level: int = 1
+    compress_octet_stream: bool = False
+    cors: CorsOptions | None = None
+    tls: TlsOptions | None = None
+    server_name: str = "model-gateway"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcServerOptions:
+    """One gRPC listener.
+
+    Attributes:
+        host: address to bind; loopback unless the server is meant to be reached from elsewhere.
+        port: port to bind; 0 picks a free one.
+        max_receive_bytes: largest request message, RESOURCE_EXHAUSTED beyond.
+        max_send_bytes: largest response message; -1 for no limit but the protocol's 2 GiB.
+        accept_compression: whether compressed requests are taken; UNIMPLEMENTED otherwise. Inflating stops
+            at `max_receive_bytes`, so it costs time and not memory.
+        response_compression: how every response is compressed for clients that accept it.
+        max_metadata_bytes: largest request metadata, RESOURCE_EXHAUSTED beyond.
+        max_concurrent_rpcs: calls and streams open at once on the whole server, RESOURCE_EXHAUSTED beyond;
+            None for no limit.
+        max_concurrent_streams: calls open at once on one connection; further ones wait in the client. None
+            for no limit.
+        keepalive_time_s: seconds of silence after which the server pings a client.
+        keepalive_timeout_s: seconds such a ping may go unanswered before the connection is closed.
+        min_ping_interval_s: a client that pings more often without data is cut off (`too_many_pings`).
+        max_connection_idle_s: seconds after which a connection without calls is closed; None keeps it.
+        max_connection_age_s: seconds after which a connection is told to go elsewhere, so that clients spread
+            over new replicas; None keeps it.
+        max_connection_age_grace_s: seconds its calls then have to finish; None lets them.
+        tls: certificates; None serves plain text.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8001
+    max_receive_bytes: int = 64 * MIB
+    max_send_bytes: int = -1
+    accept_compression: bool = True
+    response_compression: Literal["none", "deflate", "gzip"] = "none"
+    max_metadata_bytes: int = 16 * 1024
+    max_concurrent_rpcs: int | None = 4096
+    max_concurrent_streams: int | None = 1024
+    keepalive_time_s: float = 7200.0
+    keepalive_timeout_s: float = 20.0
+    min_ping_interval_s: float = 10.0
+    max_connection_idle_s: float | None = None
+    max_connection_age_s: float | None = None
+    max_connection_age_grace_s: float | None = None
+    tls: TlsOptions | None = None

@@ -1,0 +1,166 @@
+"""Translates the configuration into the options that the parts take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.layers.admission import AdmissionLimits
+from gateway.layers.stack import StackOptions
+from gateway.protocol.limits import ProtocolLimits
+from gateway.protocol.status import StatusProfile
+from gateway.registry.filesystem import FileSystemSource, SourceOptions
+from gateway.telemetry.options import LogOptions, TracingOptions
+from gateway.transport.options import (
+    CorsOptions,
+    GrpcServerOptions,
+    HttpLimits,
+    HttpServerOptions,
+    TlsOptions,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.config.schema import GatewayConfig, ServerSettings, TlsSettings
+    from gateway.core.options import ModelSpec
+
+
+def http_options(server: ServerSettings) -> HttpServerOptions:
+    """Return the options of the inference listener."""
+    http = server.http
+    minimum = http.compression_min_bytes
+    cors = http.cors
+    return HttpServerOptions(
+        host=server.host,
+        port=server.ports.http,
+        limits=_http_limits(server),
+        keep_alive_s=http.keep_alive_timeout_s,
+        compression_min_bytes=None if minimum is None else int(minimum),
+        compress_octet_stream=http.compress_tensors,
+        cors=CorsOptions(origins=cors.allow_origins, headers=cors.allow_headers, max_age_s=cors.max_age_s)
+        if cors.allow_origins
+        else None,
+        tls=_tls(http.tls),
+    )
+
+
+def metrics_options(server: ServerSettings) -> HttpServerOptions:
+    """Return the options of the metrics listener."""
+    return HttpServerOptions(host=server.host, port=server.ports.metrics, tls=_tls(server.http.tls))
+
+
+def admin_options(server: ServerSettings) -> HttpServerOptions:
+    """Return the options of the administration listener."""
+    return HttpServerOptions(host=server.admin_host, port=server.ports.admin, tls=_tls(server.http.tls))
+
+
+def grpc_options(server: ServerSettings) -> GrpcServerOptions:
+    """Return the options of the gRPC listener."""
+    grpc = server.grpc
+    return GrpcServerOptions(
+        host=server.host,
+        port=server.ports.grpc,
+        max_receive_bytes=int(server.limits.max_body_bytes),
+        accept_compression=grpc.accept_compression,
+        response_compression=grpc.response_compression,
+        max_metadata_bytes=int(grpc.max_metadata_bytes),
+        max_concurrent_rpcs=grpc.max_concurrent_rpcs,
+        max_concurrent_streams=grpc.max_concurrent_streams,
+        keepalive_time_s=grpc.keepalive_time_s,
+        keepalive_timeout_s=grpc.keepalive_timeout_s,
+        max_connection_age_s=grpc.max_connection_age_s,
+        tls=_tls(grpc.tls),
+    )
+
+
+def _http_limits(server: ServerSettings) -> HttpLimits:
+    http, limits = server.http, server.limits
+    return HttpLimits(
+        max_body_bytes=int(limits.max_body_bytes),
+        max_decompressed_bytes=int(limits.max_body_bytes),
+        max_ratio=float(limits.max_decompression_ratio),
+        max_chunks=http.max_body_chunks,
+        max_buffered_bytes=int(http.max_buffered_bytes),
+        max_headers=http.max_headers,
+        max_header_bytes=int(http.max_header_bytes),
+        max_connections=http.max_connections,
+        header_timeout_s=http.header_timeout_s,
+        body_timeout_s=http.body_timeout_s,
+        min_body_rate=float(http.min_body_rate),
+    )
+
+
+def _tls(tls: TlsSettings | None) -> TlsOptions | None:
+    if tls is None:
+        return None
+    return TlsOptions(certificate=tls.cert_file, key=tls.key_file, client_ca=tls.client_ca_file)
+
+
+def protocol_limits(server: ServerSettings) -> ProtocolLimits:
+    """Return what the codecs refuse."""
+    limits = server.limits
+    return ProtocolLimits(
+        max_body_bytes=int(limits.max_body_bytes),
+        max_json_depth=limits.max_json_depth,
+        max_tensor_elements=limits.max_tensor_elements,
+        max_inputs=limits.max_inputs,
+        max_outputs=limits.max_outputs,
+        max_parameters=limits.max_parameters,
+    )
+
+
+def status_profile(server: ServerSettings) -> StatusProfile:
+    """Return how overload and expiry are answered."""
+    return StatusProfile.TRITON if server.overload_status == "triton" else StatusProfile.DEFAULT
+
+
+def stack_options(server: ServerSettings) -> StackOptions:
+    """Return what the request layers are told."""
+    admission = server.admission
+    limits = AdmissionLimits(
+        max_inflight_requests=admission.max_inflight_requests,
+        max_inflight_bytes=int(admission.max_inflight_bytes),
+    )
+    return StackOptions(admission=limits, max_deadline_s=admission.max_deadline_s)
+
+
+def log_options(config: GatewayConfig) -> LogOptions:
+    """Return how logs are written."""
+    log = config.telemetry.log
+    return LogOptions(format=log.format, level=log.level, access=log.access)
+
+
+def tracing_options(config: GatewayConfig) -> TracingOptions:
+    """Return where traces go."""
+    tracing = config.telemetry.tracing
+    return TracingOptions(
+        endpoint=tracing.endpoint,
+        sample_ratio=tracing.sample_ratio,
+        service_name=tracing.service_name,
+    )
+
+
+def source_options(config: GatewayConfig) -> SourceOptions:
+    """Return how sources describe a model: its entry, before the defaults, before its config.pbtxt."""
+    settings = {model.name: model for model in config.models}
+
+    def adjust(spec: ModelSpec) -> ModelSpec:
+        spec = config.defaults.apply(spec)
+        own = settings.get(spec.name)
+        return own.apply(spec) if own else spec
+
+    def label_files(model: str) -> Mapping[str, str]:
+        own = settings.get(model)
+        return {**config.defaults.labels, **(own.labels if own else {})}
+
+    interval_s = config.repository.poll_interval_s if config.repository else 15.0
+    return SourceOptions(adjust=adjust, label_files=label_files, poll_interval_s=interval_s)
+
+
+def model_sources(config: GatewayConfig, options: SourceOptions) -> list[FileSystemSource]:
+    """Return the sources of models, those with a path of their own before the repository's."""
+    paths = {model.name: model.path for model in config.models if model.path is not None}
+    sources = [FileSystemSource("models", models=paths, options=options)] if paths else []
+    if config.repository is not None:
+        sources.append(FileSystemSource("repository", config.repository.path, options=options))
+    return sources

@@ -1,0 +1,105 @@
+"""What is announced when start-up is over, and the progress before."""
+
+import io
+
+import pytest
+from rich.console import Console
+from tests.commands.catalog import PIXELS, FixedCatalog, status
+
+from gateway.app import Ports
+from gateway.commands.progress import PlainProgress, TerminalProgress, load_progress
+from gateway.commands.ready import Listening, announcement
+from gateway.core.types import ModelSignature, VersionState
+
+PORTS = Ports(http=8000, grpc=8001, metrics=8002, admin=8003)
+LOCAL = Listening("127.0.0.1", "127.0.0.1", PORTS)
+
+
+def test_addresses_and_snippets_of_the_newest_version() -> None:
+    """Every address, one curl line and one Python snippet per model, starting in the first column."""
+    text = announcement(LOCAL, FixedCatalog([status("a", 1), status("a", 2), status("b", 7)]))
+    lines = text.splitlines()
+    assert lines[0] == "Ready."
+    for address in (
+        "http://127.0.0.1:8000",
+        "127.0.0.1:8001",
+        "http://127.0.0.1:8002/metrics",
+        "http://127.0.0.1:8003",
+    ):
+        assert any(line.startswith("  ") and line.endswith(address) for line in lines)
+    assert "a, versions 1, 2" in lines
+    assert "b, version 7" in lines
+    assert len([line for line in lines if line.startswith("curl -s ")]) == 2
+    assert len([line for line in lines if line.startswith("import json")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::", "http://[::1]:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("10.1.2.3", "http://10.1.2.3:8000"),
+    ],
+)
+def test_the_url_is_one_that_a_client_can_use(host: str, url: str) -> None:
+    """An address that means every interface is announced as the loopback."""
+    assert Listening(host, "127.0.0.1", PORTS).http_url == url
+
+
+def test_tls_is_announced() -> None:
+    """HTTPS in every URL, TLS beside gRPC."""
+    listening = Listening("127.0.0.1", "127.0.0.1", PORTS, http_secure=True, grpc_secure=True)
+    text = announcement(listening, FixedCatalog([status("a", 1)]))
+    assert "https://127.0.0.1:8000/v2/models/a/infer" in text
+    assert "127.0.0.1:8001 (TLS)" in text
+
+
+def test_a_failed_model_is_announced_with_its_reason() -> None:
+    """The server is up and not ready: both are said, and why."""
+    failed = status("bad", 1, VersionState.FAILED, "the file is truncated")
+    text = announcement(LOCAL, FixedCatalog([status("a", 1), failed]))
+    assert text.startswith("NOT READY")
+    assert "FAILED   bad version 1: the file is truncated" in text
+    assert "models/bad/infer" not in text
+
+
+def test_a_decoupled_model_gets_no_snippet_that_would_fail() -> None:
+    """It answers with a stream, which curl cannot ask for by infer."""
+    catalog = FixedCatalog([status("a", 1)], ModelSignature((PIXELS,), (), decoupled=True))
+    text = announcement(LOCAL, catalog)
+    assert "ModelStreamInfer" in text
+    assert "curl" not in text
+
+
+def test_plain_progress_is_one_line_per_change() -> None:
+    """State, time and reason, each change on its own unbroken line; silent once left."""
+    out = io.StringIO()
+    with load_progress(Console(file=out, width=20)) as progress:
+        assert isinstance(progress, PlainProgress)
+        for state in (VersionState.NEW, VersionState.LOADING, VersionState.WARMING, VersionState.READY):
+            progress.on_transition(status("digits", 2, state))
+        progress.on_loaded(status("digits", 2), 1.25)
+        progress.on_transition(status("bad", 1, VersionState.FAILED, "[red] is no markup"))
+    progress.on_transition(status("late", 1, VersionState.LOADING))
+    assert out.getvalue().splitlines() == [
+        "digits version 2: loading",
+        "digits version 2: warming up",
+        "digits version 2: ready after 1.25 s",
+        "bad version 1: FAILED: [red] is no markup",
+    ]
+
+
+def test_terminal_progress_keeps_one_line_per_version() -> None:
+    """The last state of each version stays on the screen."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100)
+    with load_progress(console) as progress:
+        assert isinstance(progress, TerminalProgress)
+        for state in (VersionState.LOADING, VersionState.READY):
+            progress.on_transition(status("digits", 2, state))
+        progress.on_loaded(status("digits", 2), 1.25)
+        progress.on_transition(status("bad", 1, VersionState.FAILED, "truncated"))
+    last_screen = out.getvalue().rsplit("\x1b[2K", 2)
+    assert "digits version 2: ready" in out.getvalue()
+    assert "bad version 1: FAILED: truncated" in last_screen[-1]
