@@ -1,0 +1,1 @@
+"""Parts that load and run model versions; each subpackage is one backend."""

@@ -1,0 +1,1 @@
+"""The ONNX Runtime backend. Importing this package imports neither onnx nor onnxruntime."""

@@ -1,0 +1,292 @@
+"""Inspect one ONNX file before it is loaded; run as a child process, since parsing stalls the interpreter.
+
+`python -m gateway.backends.onnxruntime.inspection REQUEST` with a JSON `Request` prints a JSON `GraphReport`
+and exits 0, or prints the reason for a refusal and exits 3. Weights kept as external data are not read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from gateway.backends.onnxruntime.external import Refused, check_extent, external_extent, external_file
+from gateway.backends.onnxruntime.graph import Dim, GraphReport, GraphTensor, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+REFUSED_STATUS: Final = 3
+_KNOWN_DOMAINS: Final = frozenset(
+    {
+        "",
+        "ai.onnx",
+        "ai.onnx.ml",
+        "ai.onnx.training",
+        "ai.onnx.preview.training",
+        "com.microsoft",
+        "com.microsoft.nchwc",
+        "com.ms.internal.nhwc",
+    }
+)
+_T = onnx.TensorProto
+_DATATYPES: Final[dict[int, str]] = {
+    _T.BOOL: "BOOL",
+    _T.UINT8: "UINT8",
+    _T.UINT16: "UINT16",
+    _T.UINT32: "UINT32",
+    _T.UINT64: "UINT64",
+    _T.INT8: "INT8",
+    _T.INT16: "INT16",
+    _T.INT32: "INT32",
+    _T.INT64: "INT64",
+    _T.FLOAT16: "FP16",
+    _T.FLOAT: "FP32",
+    _T.DOUBLE: "FP64",
+    _T.BFLOAT16: "BF16",
+    _T.STRING: "BYTES",
+}
+_BITS: Final[dict[int, int]] = {
+    _T.BOOL: 8,
+    _T.UINT8: 8,
+    _T.INT8: 8,
+    _T.UINT16: 16,
+    _T.INT16: 16,
+    _T.FLOAT16: 16,
+    _T.BFLOAT16: 16,
+    _T.UINT32: 32,
+    _T.INT32: 32,
+    _T.FLOAT: 32,
+    _T.UINT64: 64,
+    _T.INT64: 64,
+    _T.DOUBLE: 64,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to inspect.
+
+    Attributes:
+        directory: the version directory; external data must lie in it.
+        model_file: the file.
+        allow_custom_ops: operators of domains that ONNX Runtime does not have by itself are let through.
+        max_model_bytes: largest file plus external data, 0 for no limit.
+        max_memory_bytes: address space this process may take, 0 for no limit.
+        overridable: initializers that callers may override.
+    """
+
+    directory: str
+    model_file: str
+    allow_custom_ops: bool = False
+    max_model_bytes: int = 0
+    max_memory_bytes: int = 0
+    overridable: tuple[str, ...] = ()
+
+
+def inspect(request: Request) -> GraphReport:
+    """Inspect the file.
+
+    Raises:
+        Refused: with the first reason found.
+    """
+    directory = Path(request.directory).resolve()
+    size = _checked_size(directory, Path(request.model_file), request.max_model_bytes)
+    model = _parse(Path(request.model_file))
+    walk = _Walk(model, directory, request)
+    walk.check()
+    total = size + sum(walk.external.values())
+    _check_total(total, request.max_model_bytes)
+    defaults = {t.name for t in model.graph.initializer} | {
+        t.values.name for t in model.graph.sparse_initializer
+    }
+    inputs, initializers = _inputs(model, defaults, request.overridable)
+    return GraphReport(inputs, tuple(map(_tensor, model.graph.output)), initializers, total)
+
+
+def _checked_size(directory: Path, model_file: Path, limit: int) -> int:
+    if not model_file.resolve().is_relative_to(directory):
+        raise Refused("the model file is a link that leaves the version directory")
+    if not model_file.is_file():
+        raise Refused(f"there is no file '{model_file.name}'")
+    size = model_file.stat().st_size
+    _check_total(size, limit)
+    return size
+
+
+def _check_total(total: int, limit: int) -> None:
+    if limit and total > limit:
+        raise Refused(f"the model has {total} bytes, max_model_bytes allows {limit}")
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    # Protobuf itself ends at 2 GiB; larger weights must be external data.
+    try:
+        model = onnx.load_model(path, format="protobuf", load_external_data=False)
+    except DecodeError:
+        raise Refused("not a complete ONNX file: truncated, corrupt, or of another format") from None
+    if not model.HasField("graph") or not model.opset_import or not model.graph.output:
+        raise Refused("not a complete ONNX file: it holds no graph with outputs, or no opset; truncated?")
+    return model
+
+
+def _inputs(
+    model: onnx.ModelProto, defaults: set[str], overridable: Iterable[str]
+) -> tuple[tuple[GraphTensor, ...], tuple[str, ...]]:
+    """Leave initializers out, which old exporters list as inputs, unless declared overridable."""
+    wanted = set(overridable)
+    # Before IR version 4 every initializer had to be listed, and ONNX Runtime lets none be overridden.
+    names = {i.name for i in model.graph.input if i.name in defaults} if model.ir_version >= 4 else set()
+    if missing := sorted(wanted - names):
+        raise Refused(f"optional_inputs names '{missing[0]}', which is no initializer that can be overridden")
+    kept = [i for i in model.graph.input if i.name not in defaults or i.name in wanted]
+    inputs = tuple(_tensor(i, has_default=i.name in wanted) for i in kept)
+    return inputs, tuple(i.name for i in kept if i.name in wanted)
+
+
+def _tensor(info: onnx.ValueInfoProto, *, has_default: bool = False) -> GraphTensor:
+    kind, optional = info.type, has_default
+    if kind.WhichOneof("value") == "optional_type":
+        kind, optional = kind.optional_type.elem_type, True
+    if kind.WhichOneof("value") != "tensor_type":
+        return GraphTensor(info.name, None, _kind(info.type), None, optional)
+    tensor = kind.tensor_type
+    dims = tuple(map(_dim, tensor.shape.dim)) if tensor.HasField("shape") else None
+    return GraphTensor(info.name, _DATATYPES.get(tensor.elem_type), _kind(info.type), dims, optional)
+
+
+def _kind(kind: onnx.TypeProto) -> str:
+    which = (kind.WhichOneof("value") or "nothing").removesuffix("_type")
+    if which != "tensor":
+        return which
+    element = kind.tensor_type.elem_type
+    known = element in onnx.TensorProto.DataType.values()
+    return f"tensor({onnx.TensorProto.DataType.Name(element).lower() if known else element})"
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    which = dim.WhichOneof("value")
+    if which == "dim_value" and dim.dim_value >= 0:
+        return int(dim.dim_value)
+    return dim.dim_param or None
+
+
+@dataclass
+class _Walk:
+    """Visits every node and tensor of a model: graphs, their subgraphs, functions, training parts."""
+
+    model: onnx.ModelProto
+    directory: Path
+    request: Request
+    external: dict[Path, int] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Check everything.
+
+        Raises:
+            Refused: with the first reason found.
+        """
+        self.local_functions = {(f.domain, f.name) for f in self.model.functions}
+        for graph in self._graphs():
+            self._check_graph(graph)
+        for function in self.model.functions:
+            self._check_nodes(function.node)
+
+    def _graphs(self) -> Iterator[onnx.GraphProto]:
+        yield self.model.graph
+        for training in self.model.training_info:
+            yield training.initialization
+            yield training.algorithm
+
+    def _check_graph(self, graph: onnx.GraphProto) -> None:
+        for tensor in graph.initializer:
+            self._check_tensor(tensor)
+        for sparse in graph.sparse_initializer:
+            self._check_sparse(sparse)
+        self._check_nodes(graph.node)
+
+    def _check_nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
+        for node in nodes:
+            self._check_operator(node)
+            for attribute in node.attribute:
+                self._check_attribute(attribute)
+
+    def _check_operator(self, node: onnx.NodeProto) -> None:
+        if node.op_type == "EPContext":
+            raise Refused("it holds an EPContext node, a precompiled program for one device: not allowed")
+        if node.domain in _KNOWN_DOMAINS or (node.domain, node.op_type) in self.local_functions:
+            return
+        if not self.request.allow_custom_ops:
+            raise Refused(
+                f"it uses the custom operator '{node.domain}::{node.op_type}'; custom operators run native "
+                "code and are refused unless allow_custom_ops is set"
+            )
+
+    def _check_attribute(self, attribute: onnx.AttributeProto) -> None:
+        for tensor in (*([attribute.t] if attribute.HasField("t") else ()), *attribute.tensors):
+            self._check_tensor(tensor)
+        for sparse in (
+            *([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else ()),
+            *attribute.sparse_tensors,
+        ):
+            self._check_sparse(sparse)
+        for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+            self._check_graph(graph)
+
+    def _check_sparse(self, sparse: onnx.SparseTensorProto) -> None:
+        self._check_tensor(sparse.values)
+        self._check_tensor(sparse.indices)
+
+    def _check_tensor(self, tensor: onnx.TensorProto) -> None:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            self._check_external(tensor)
+        elif tensor.HasField("raw_data"):
+            needed = _bytes_needed(tensor)
+            if needed is not None and len(tensor.raw_data) != needed:
+                have = len(tensor.raw_data)
+                raise Refused(f"tensor '{tensor.name}' holds {have} bytes, its shape needs {needed}: corrupt")
+
+    def _check_external(self, tensor: onnx.TensorProto) -> None:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        path = external_file(self.directory, tensor.name, location)
+        where = f"external data of tensor '{tensor.name}' at '{location}'"
+        size = path.stat().st_size
+        check_extent(where, size, external_extent(where, entries), _bytes_needed(tensor))
+        self.external[path] = size
+
+
+def _bytes_needed(tensor: onnx.TensorProto) -> int | None:
+    """Return what the tensor's elements take; None for types that are packed or vary in length."""
+    bits = _BITS.get(tensor.data_type)
+    return None if bits is None else math.prod(tensor.dims) * bits // 8
+
+
+def main(argument: str) -> int:
+    """Inspect what the JSON `argument` asks for; print the answer; return the exit status."""
+    request = Request(**json.loads(argument))
+    os.nice(10)  # the server's own threads come first
+    if request.max_memory_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (request.max_memory_bytes, request.max_memory_bytes))
+    try:
+        text, status = encode(inspect(request)), 0
+    except Refused as refusal:
+        text, status = str(refusal), REFUSED_STATUS
+    except MemoryError:
+        text, status = "inspecting it takes more memory than allowed", REFUSED_STATUS
+    except RecursionError:
+        text, status = "its subgraphs are nested too deeply", REFUSED_STATUS
+    sys.stdout.write(text)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

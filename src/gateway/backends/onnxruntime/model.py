@@ -1,0 +1,107 @@
+"""A model version loaded into an ONNX Runtime session, run from threads of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.backends.onnxruntime.failures import run_error
+from gateway.core.errors import BackendError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from gateway.backends.onnxruntime.runner import Runner
+    from gateway.core.types import Artifact, Batch, BatchResult, Device, ModelSignature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What loading found out.
+
+    Attributes:
+        name: the model's public name, for messages.
+        artifact: what was loaded.
+        signature: what it takes and gives.
+        device: where it runs.
+        providers: execution providers in use, in order.
+        threads: intra-op and inter-op threads of the session.
+        instances: runs allowed at once.
+        memory_bytes: an estimate: the size of the file and its external data.
+        warnings: sentences for the operator.
+    """
+
+    name: str
+    artifact: Artifact
+    signature: ModelSignature
+    device: Device
+    providers: tuple[str, ...]
+    threads: tuple[int, int]
+    instances: int
+    memory_bytes: int
+    warnings: tuple[str, ...] = ()
+
+
+class OnnxRuntimeModel:
+    """A `LoadedModel`: one session, shared by `instances` threads, so that weights are held once.
+
+    Attributes:
+        signature: what it takes and gives.
+        device: where it runs.
+        instances: how many `infer` calls run at once; more of them wait their turn.
+        memory_bytes: an estimate: the size of the file and its external data.
+        loaded: everything else that loading found out.
+    """
+
+    def __init__(self, runner: Runner, loaded: Loaded) -> None:
+        """Take over the runner; `aclose` destroys it."""
+        self.signature: ModelSignature = loaded.signature
+        self.device: Device = loaded.device
+        self.instances: int = loaded.instances
+        self.memory_bytes: int = loaded.memory_bytes
+        self.loaded = loaded
+        self._runner = runner
+        self._hidden: Sequence[str] = hidden_paths(loaded.artifact)
+        self._threads = ThreadPoolExecutor(loaded.instances, f"onnxruntime-{loaded.name}")
+
+    async def infer(self, batch: Batch) -> BatchResult:
+        """Run one batch in one of the model's threads.
+
+        The outputs are fresh memory and the caller's. Cancelling the caller drops a run that has not begun
+        and abandons one that has: it goes on, holding the arrays of `batch`, until it returns.
+
+        Raises:
+            BackendError: ONNX Runtime refused the data, or a BYTES element is not UTF-8.
+            BackendUnavailable: out of memory, or the device is lost.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, batch)
+
+    async def stream(self, batch: Batch) -> AsyncIterator[BatchResult]:
+        """Give the one result of `infer`."""
+        yield await self.infer(batch)
+
+    async def aclose(self) -> None:
+        """Wait for abandoned runs, then destroy the session, both in another thread.
+
+        Cancelling the caller does not stop it.
+        """
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._threads.shutdown(wait=True)
+        self._runner.close()
+
+    def _run(self, batch: Batch) -> BatchResult:
+        try:
+            return self._runner.run(batch.inputs, batch.output_names)
+        except BackendError as error:
+            raise type(error)(f"model '{self.loaded.name}': {error}") from error
+        except Exception as error:
+            raise run_error(error, self.loaded.name, self._hidden) from error
+
+
+def hidden_paths(artifact: Artifact) -> tuple[str, ...]:
+    """Return the paths of this server that messages about the artifact must not show."""
+    return (str(artifact.model_file), str(artifact.directory))
