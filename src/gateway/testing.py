@@ -274,9 +274,12 @@ class EchoService:
         return pending
 
     async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
-        """Answer once per element of the first input's first axis (a decoupled model)."""
+        """Answer once per element of the first input's first axis (a decoupled model); once without inputs."""
         if self.refuse is not None:
             raise self.refuse
+        if not request.inputs:
+            yield self._response(request, ())
+            return
         rows = request.inputs[0].array
         for index in range(len(rows)):
             await asyncio.sleep(0)
