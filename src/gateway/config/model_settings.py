@@ -100,7 +100,7 @@ class BatchingSettings(Section):
     default_timeout_s: Seconds | None = None
     """Time in queue allowed to requests that bring no deadline."""
     allow_timeout_override: bool = True
-    """Whether the `timeout` request parameter is obeyed."""
+    """Whether a client's deadline may be later than `default_timeout_s`; an earlier one is always obeyed."""
     bisect_failures: bool = True
     """Find the poison request of a failed batch by running halves, so that it fails alone."""
     bisect_budget: float = Field(0.10, ge=0, le=1)

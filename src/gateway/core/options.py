@@ -76,7 +76,8 @@ class BatchingOptions:
         default_priority: level of a request that asks for none; 0 means the middle one.
         priority_ageing_s: a request that has waited this long counts as one level higher.
         default_timeout_s: time in queue allowed to requests that bring no deadline; None: unbounded.
-        allow_timeout_override: whether the `timeout` parameter is obeyed.
+        allow_timeout_override: whether a client's deadline may be later than `default_timeout_s`; an earlier
+            one is always obeyed.
         bisect_failures: find the poison request of a failed batch by running halves.
         bisect_budget: share of compute over the last minute that bisection may add.
     """

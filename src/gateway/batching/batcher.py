@@ -1,0 +1,384 @@
+"""The async shell around the batch queue: admits requests, starts runs when there is room, answers."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from gateway.batching.answers import Answers, Books, Run
+from gateway.batching.assembly import Assembler
+from gateway.batching.bisection import Bisection
+from gateway.batching.execution import Execution, Executor, may_be_one_request
+from gateway.batching.grouping import Grouper
+from gateway.batching.queue import BatchQueue, most_rows
+from gateway.batching.splitting import Splitter
+from gateway.batching.streaming import Streams
+from gateway.batching.tickets import Admission, Job, Ticket, cut
+from gateway.core.errors import DeadlineExceeded, Draining, GatewayError, InvalidRequest, Unsupported
+from gateway.core.events import CloseReason
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from gateway.batching.grouping import Layout
+    from gateway.batching.queue import FormedBatch
+    from gateway.batching.scheduler import DeviceScheduler
+    from gateway.core.clock import Clock, Timer
+    from gateway.core.interfaces import BatchObserver, LoadedModel
+    from gateway.core.options import ModelSpec
+    from gateway.core.pending import Pending
+    from gateway.core.statistics import VersionStatistics
+    from gateway.core.types import InferRequest, InferResponse, ParameterValue, VersionId
+
+LONGEST_WAIT_S: Final = 86_400.0
+"""No deadline is farther away than this: what a client sends may be any number."""
+
+TIMER_STEP_S: Final = 0.001
+"""A timer is never set closer than its resolution, or an early one would spin until its time has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherContext:
+    """What batchers share.
+
+    Attributes:
+        scheduler: of the device the model is loaded on.
+        clock: time and timers.
+        observers: told of every batch and every rejected request, in this order.
+    """
+
+    scheduler: DeviceScheduler
+    clock: Clock
+    observers: Sequence[BatchObserver] = ()
+
+
+class Batcher:
+    """The batcher of one model version on one device; a `VersionBatcher`.
+
+    Requests wait in a `BatchQueue`. A run is formed as late as possible: when the device has room and an
+    instance of the model is free, one turn of the event loop after the request that made it possible, so
+    that requests arriving together run together. Each run is one task owned by this object. Every request
+    admitted is completed exactly once: with its rows of an output, with the error of its run, with
+    DeadlineExceeded at its deadline however busy the model is, or by its own cancellation.
+
+    Everything but `stream` and `aclose` is synchronous; all of it belongs to one event loop's thread.
+    """
+
+    def __init__(
+        self,
+        version: VersionId,
+        model: LoadedModel,
+        spec: ModelSpec,
+        statistics: VersionStatistics,
+        context: BatcherContext,
+    ) -> None:
+        """Make one that batches as `spec.batching` says; it does not own `model`."""
+        options, signature = spec.batching, model.signature
+        self._name = spec.name
+        self._options = options
+        self._model = model
+        self._clock = context.clock
+        self._single = signature.decoupled or not (options.enabled and signature.batchable)
+        self._most_rows = most_rows(options)
+        self._grouper = Grouper(spec.name, signature, options)
+        splitter = Splitter(spec.name, signature, options)
+        self._executor = Executor(spec.name, model, Assembler(signature, options), splitter, context.clock)
+        self._queue: BatchQueue[Job] = BatchQueue(spec.name, options, single=self._single)
+        self._books = Books(version, model.device, statistics, context.observers)
+        self._answers = Answers(self._books, signature, splitter, context.clock)
+        self._bisection: Bisection[Job] = Bisection(options.bisect_budget)
+        self._streams = Streams(str(version.number), model, self._executor, splitter)
+        self._share = context.scheduler.join(self)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: Timer | None = None
+        self._timer_s = 0.0
+        self._running = 0
+        self._running_rows = 0
+        self._closed = False
+        self._on_cancel = self._cancelled  # bound once, not once per request
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows waiting now; a request of no rows counts as one."""
+        return self._queue.rows
+
+    @property
+    def queued_requests(self) -> int:
+        """Requests waiting now, each part of a cut-up one by itself."""
+        return self._queue.requests
+
+    @property
+    def running_rows(self) -> int:
+        """Rows the backend is running now."""
+        return self._running_rows
+
+    # -- admission -----------------------------------------------------------------------------------------
+
+    def submit(self, request: InferRequest) -> Pending:
+        """Put a request, checked against the signature, in the queue; answered after this has returned.
+
+        Cancelling takes it out of the queue at once, or lets its run finish unseen. Its outputs are views
+        over the run's, or small copies; never written to.
+
+        Raises:
+            Overloaded: the queue is full.
+            DeadlineExceeded: its deadline has passed already.
+            InvalidRequest: more rows than a run may have, inputs that disagree about the rows, an axis
+                longer than its largest bucket, a priority that is not offered.
+            Unsupported: the model is decoupled.
+            Draining: the batcher has been closed.
+        """
+        if self._model.signature.decoupled:
+            error = Unsupported(
+                f"model '{self._name}' answers with any number of responses: expected a streaming call"
+            )
+            self._books.refused(request, error)
+            raise error
+        return self._admit(request)
+
+    def _admit(self, request: InferRequest) -> Ticket:
+        now_s = self._clock.now_s()
+        try:
+            return self._enqueue(request, now_s)
+        except GatewayError as error:
+            self._books.refused(request, error)
+            raise
+
+    def _enqueue(self, request: InferRequest, now_s: float) -> Ticket:
+        if self._closed:
+            raise Draining(f"model '{self._name}' is being unloaded")
+        layout = self._grouper.layout(request)
+        rows = layout.rows
+        if rows > self._most_rows and not self._options.split_large:
+            raise InvalidRequest(
+                f"request for model '{self._name}' has {rows} rows: expected at most {self._most_rows}"
+            )
+        admission = self._admission(request, layout, now_s)
+        self._queue.check(rows or 1, admission.nbytes, now_s)
+        ticket = Ticket(request, layout, now_s, self._on_cancel)
+        ticket.jobs = cut(ticket, admission, self._most_rows)
+        for job in ticket.jobs:
+            self._queue.push(job, now_s)
+        if admission.deadline_s is not None:
+            self._arm(admission.deadline_s, now_s)
+        self._share.wake()
+        return ticket
+
+    def _admission(self, request: InferRequest, layout: Layout, now_s: float) -> Admission:
+        return Admission(
+            None if self._single else self._grouper.key(request, layout),
+            self._queue.level_of(request.priority),
+            request.flow_key,
+            self._deadline_s(request, now_s),
+            request.received_bytes or sum([tensor.array.nbytes for tensor in request.inputs]),
+        )
+
+    def _deadline_s(self, request: InferRequest, now_s: float) -> float | None:
+        """Return when the request must have left the queue."""
+        default_s, deadline_s = self._options.default_timeout_s, request.deadline_s
+        if deadline_s is None:
+            return None if default_s is None else now_s + default_s
+        if deadline_s <= now_s:
+            raise DeadlineExceeded(f"request for model '{self._name}' arrived after its deadline")
+        if default_s is not None and not self._options.allow_timeout_override:
+            return min(deadline_s, now_s + default_s)
+        return min(deadline_s, now_s + LONGEST_WAIT_S)
+
+    # -- leaving the queue without a run -------------------------------------------------------------------
+
+    def _cancelled(self, pending: Pending) -> None:
+        assert isinstance(pending, Ticket)
+        if self._withdraw(pending):
+            self._books.failed(pending, self._clock.now_s())
+
+    def _withdraw(self, ticket: Ticket) -> bool:
+        """Take whatever part of a ticket still waits out of the queue; False if none did."""
+        removed = [self._queue.remove(job) for job in ticket.jobs]
+        return any(removed)
+
+    def _expire(self, now_s: float) -> None:
+        for job in self._queue.expire(now_s):
+            waited_s = now_s - job.enqueued_s
+            self._give_up(
+                job.ticket,
+                DeadlineExceeded(
+                    f"request for model '{self._name}' reached its deadline after {waited_s:.3f} s in queue"
+                ),
+                now_s,
+            )
+
+    def _give_up(self, ticket: Ticket, error: GatewayError, now_s: float) -> None:
+        ticket.fail(error)
+        self._withdraw(ticket)
+        self._books.failed(ticket, now_s)
+
+    def _arm(self, when_s: float | None, now_s: float) -> None:
+        """Have the timer fire no later than `when_s`; one that fires too early only sets the next."""
+        if when_s is None or self._closed or (self._timer is not None and self._timer_s <= when_s):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_s = max(when_s, now_s + TIMER_STEP_S)
+        self._timer = self._clock.call_at(self._timer_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now_s = self._clock.now_s()
+        self._expire(now_s)
+        self._arm(self._queue.next_expiry_s(), now_s)
+        if self._queue.requests:
+            self._share.wake()
+
+    # -- runs ----------------------------------------------------------------------------------------------
+
+    def start_run(self) -> bool:
+        """Start the next run, for the scheduler; False when no instance is free or nothing is due."""
+        if self._running >= self._model.instances or self._closed:
+            return False
+        now_s = self._clock.now_s()
+        if (part := self._bisection.take()) is not None:
+            rows = sum([job.rows for job in part.members])
+            return self._launch(Run(part.members, rows, CloseReason.FULL, now_s, part))
+        self._expire(now_s)
+        while (formed := self._queue.take(now_s)) is not None:
+            if self._launch(self._run_of(formed, now_s)):
+                return True
+        self._arm(self._queue.next_event_s(), now_s)
+        return False
+
+    def _run_of(self, formed: FormedBatch[Job], now_s: float) -> Run:
+        for job in formed.items:
+            job.queue_ns = int((now_s - job.enqueued_s) * 1e9)
+            job.ticket.formed = True
+        return Run(formed.items, formed.rows, formed.reason, now_s)
+
+    def _launch(self, run: Run) -> bool:
+        """Occupy an instance and start the task; False for a stream whose reader has gone."""
+        if self._model.signature.decoupled:
+            if not self._streams.grant(run):
+                return False
+        else:
+            task = asyncio.get_running_loop().create_task(self._execute(run))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        self._running += 1
+        self._running_rows += run.rows
+        return True
+
+    async def _execute(self, run: Run) -> None:
+        execution = Execution()
+        try:
+            if all(job.ticket.done for job in run.jobs):
+                execution.error = run.jobs[0].ticket.error  # all were cancelled: nothing to run
+            else:
+                execution = await self._executor.run(run.jobs, self._parameters(run))
+        except asyncio.CancelledError:
+            execution.error = Draining(f"model '{self._name}' was stopped before it had answered")
+            raise
+        finally:
+            self._finish(run, execution)
+
+    def _parameters(self, run: Run) -> Mapping[str, ParameterValue]:
+        request = run.jobs[0].ticket.request
+        return request.parameters if self._single else self._grouper.shared_parameters(request)
+
+    def _finish(self, run: Run, execution: Execution) -> None:
+        """Make room for the next run first, then answer: the device does not wait for that."""
+        now_s = self._clock.now_s()
+        self._note_run(run, execution, now_s)
+        divided = self._divide(run, execution, now_s)
+        if run.part is not None:
+            self._bisection.finished(run.part, execution.seconds, now_s)
+        self._release(run, execution.seconds)
+        if divided:
+            self._answers.later(run, execution)
+        elif execution.error is not None:
+            self._answers.badly(run, execution, execution.error)
+        else:
+            self._answers.well(run, execution)
+        for job in run.jobs:
+            if not job.whole and job.ticket.error is not None:
+                self._withdraw(job.ticket)
+
+    def _note_run(self, run: Run, execution: Execution, now_s: float) -> None:
+        if run.part is None:
+            self._bisection.ran(execution.seconds, now_s)
+        if execution.error is None and execution.assembly is not None:
+            self._queue.served(run.rows, execution.seconds / self._model.instances)
+
+    def _divide(self, run: Run, execution: Execution, now_s: float) -> bool:
+        """Have a failed run's members run again in parts, if that may help and is allowed."""
+        error = execution.error
+        if error is None or not execution.divisible or not may_be_one_request(error):
+            return False
+        if len(run.jobs) == 1 or self._closed or not self._options.bisect_failures:
+            return False
+        if run.part is None and self._bisection:
+            return False
+        live = [job for job in run.jobs if not job.ticket.done]
+        expected_s = max(execution.seconds, self._share.cost_s)
+        return bool(live) and self._bisection.divide(live, expected_s, now_s)
+
+    def _release(self, run: Run, seconds: float) -> None:
+        self._running -= 1
+        self._running_rows -= run.rows
+        if self._queue.requests or self._bisection:
+            self._share.wake()
+        self._share.release(seconds)
+
+    # -- streams -------------------------------------------------------------------------------------------
+
+    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+        """Answer with the model's responses; a model that is not decoupled gives its one.
+
+        A decoupled model's responses come as it makes them, and an empty one with `final` set ends them: that
+        it was the last is known only afterwards. The instance stays occupied until the iterator is
+        exhausted or closed; close it (`contextlib.aclosing`) if it is given up.
+
+        Raises:
+            GatewayError: as `submit`, or the failure of the run, from any step of the iteration.
+        """
+        if not self._model.signature.decoupled:
+            yield await self.submit(request)
+            return
+        run = await self._turn(request)
+        execution = Execution()
+        try:
+            async with aclosing(self._streams.responses(run, execution)) as responses:
+                async for response in responses:
+                    yield response
+        finally:
+            self._stream_over(run, execution)
+        yield self._streams.final(run, execution)
+
+    async def _turn(self, request: InferRequest) -> Run:
+        """Wait for an instance; on cancellation leave the queue, or give the instance back."""
+        ticket = self._admit(request)
+        turn = self._streams.enrol(ticket)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            ticket.cancel()
+            if (run := self._streams.granted(turn)) is not None:
+                self._stream_over(run, Execution())
+            raise
+
+    def _stream_over(self, run: Run, execution: Execution) -> None:
+        self._note_run(run, execution, self._clock.now_s())
+        self._release(run, execution.seconds)
+        self._answers.streamed(run, execution)
+
+    # -- the end -------------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Stop: whatever waits fails with Draining, runs under way are waited for. The model stays loaded."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        now_s = self._clock.now_s()
+        for job in [*self._queue.drain(), *self._bisection.drain(now_s)]:
+            self._give_up(job.ticket, Draining(f"model '{self._name}' is being unloaded"), now_s)
+        if self._tasks:
+            await asyncio.wait(self._tasks)

@@ -1,0 +1,121 @@
+"""Splits the outputs of a run into each member's own, with declared padding cut off again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gateway.core.errors import BackendError
+from gateway.core.types import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gateway.batching.tickets import Job
+    from gateway.core.options import BatchingOptions, CutRule
+    from gateway.core.types import Array, InferRequest, ModelSignature, TensorSpec
+
+SMALL_BYTES: Final = 4096
+"""Below this a member's rows are copied out: a slow reader then keeps them alive and not the whole batch."""
+
+
+class Splitter:
+    """Splits the outputs of batches of one signature."""
+
+    def __init__(self, model: str, signature: ModelSignature, options: BatchingOptions) -> None:
+        """Prepare for a signature; without a batch axis a batch has one member, which gets everything."""
+        self._model = model
+        self._specs: Mapping[str, TensorSpec] = {spec.name: spec for spec in signature.outputs}
+        self._every = tuple(self._specs)
+        self._batchable = signature.batchable
+        index = {spec.name: position for position, spec in enumerate(signature.inputs)}
+        self._cuts: Mapping[str, Sequence[tuple[CutRule, int]]] = {
+            name: [(rule, index[rule.input]) for rule in options.cut if rule.output == name]
+            for name in self._every
+        }
+
+    def wanted(self, requests: Sequence[InferRequest]) -> tuple[str, ...]:
+        """Return every output that some request asks for, in the signature's order."""
+        asked: set[str] = set()
+        for request in requests:
+            if not request.outputs:
+                return self._every
+            asked.update([output.name for output in request.outputs])
+        return tuple([name for name in self._every if name in asked])
+
+    def check(self, outputs: Mapping[str, Array], names: Sequence[str], rows: int) -> None:
+        """See whether a run gave what it had to.
+
+        Args:
+            outputs: name -> array as the backend answered.
+            names: the outputs asked for.
+            rows: size of the batch axis that was run.
+
+        Raises:
+            BackendError: an output is missing, or has a wrong number of rows.
+        """
+        for name in names:
+            array = outputs.get(name)
+            if array is None:
+                raise BackendError(f"model '{self._model}' did not return output '{name}'")
+            axis = self._specs[name].batch_axis
+            if not self._batchable or axis is None:
+                continue
+            got = array.shape[axis] if axis < array.ndim else None
+            if got != rows:
+                raise BackendError(
+                    f"output '{name}' of model '{self._model}' has shape {list(array.shape)}: "
+                    f"expected {rows} rows along axis {axis}, as many as the batch had"
+                )
+
+    def split(
+        self, outputs: Mapping[str, Array], inputs: Mapping[str, Array], job: Job, start: int
+    ) -> tuple[Tensor, ...]:
+        """Return one member's outputs, in the order it asked for them (the signature's if it named none).
+
+        Args:
+            outputs: name -> array of the batch, checked.
+            inputs: name -> array as run, for the sizes that members were padded to.
+            job: the member.
+            start: its first row in the batch.
+
+        Returns:
+            Views over the batch's arrays; a copy where the view would be small and keep much more alive.
+        """
+        asked = job.ticket.request.outputs
+        names = [output.name for output in asked] if asked else self._every
+        return tuple([self._member(name, outputs[name], inputs, job, start) for name in names])
+
+    def present(self, outputs: Mapping[str, Array], request: InferRequest) -> tuple[Tensor, ...]:
+        """Return the outputs that one response of a decoupled model holds, in the order asked for."""
+        names = [output.name for output in request.outputs] if request.outputs else self._every
+        return tuple(
+            [Tensor(name, self._specs[name].datatype, outputs[name]) for name in names if name in outputs]
+        )
+
+    def _member(self, name: str, array: Array, inputs: Mapping[str, Array], job: Job, start: int) -> Tensor:
+        spec = self._specs[name]
+        rows = array
+        if self._batchable and job.size != array.shape[spec.batch_axis or 0]:
+            stop = start + job.size
+            if spec.batch_axis == 0:
+                rows = array[start:stop]
+            else:
+                rows = array[(*(slice(None),) * (spec.batch_axis or 0), slice(start, stop))]
+        for rule, position in self._cuts[name]:
+            rows = _cut(rows, rule, inputs, job, position)
+        if rows is not array and rows.nbytes < SMALL_BYTES:
+            rows = rows.copy()
+        return Tensor(name, spec.datatype, rows)
+
+
+def _cut(rows: Array, rule: CutRule, inputs: Mapping[str, Array], job: Job, position: int) -> Array:
+    """Return `rows` with one axis cut to the share of it that was not padding, rounded up."""
+    found = job.ticket.layout.positions[position]
+    if found < 0:
+        return rows
+    unpadded = job.ticket.request.inputs[found].array.shape[rule.input_axis]
+    padded = inputs[rule.input].shape[rule.input_axis]
+    if unpadded == padded:
+        return rows
+    kept = -(-rows.shape[rule.axis] * unpadded // padded)
+    return rows[(*(slice(None),) * rule.axis, slice(0, kept))]
