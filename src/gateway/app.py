@@ -56,6 +56,11 @@ _log = logging.getLogger(__name__)
 SLOTS_PER_ACCELERATOR = 2
 """Runs under way at once on one accelerator: one computes while the next one's inputs are copied."""
 
+REFUSAL_S = 0.25
+"""Time for which new work is refused in words before connections close. A request that meets a connection
+as it closes is lost without an answer (HTTP) or CANCELLED by grpcio, and its client cannot know that it may
+be sent again; a refusal says so, and a client that heard it sends no more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:
@@ -155,7 +160,8 @@ class Gateway:
         """Serve until `stop`, then drain: not ready first, lame-duck wait, work finished within the grace.
 
         Load balancers see NOT_SERVING at once; new work is taken until the lame-duck time is over, then
-        refused with Draining while accepted work finishes, for at most the grace period.
+        refused with Draining while accepted work finishes, for at most the grace period. Connections stay
+        open for `REFUSAL_S` of it, so that clients hear the refusal.
         """
         await self._stopping.wait()
         shutdown = self._config.server.shutdown
@@ -166,6 +172,7 @@ class Gateway:
         await asyncio.sleep(shutdown.lame_duck_s)
         self._stack.drain.drain()
         self._readiness.close()
+        await asyncio.sleep(min(REFUSAL_S, shutdown.grace_s))
         await asyncio.gather(
             self._http.stop(shutdown.grace_s),
             self._grpc.stop(shutdown.grace_s),

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.backends.graphs import FLOAT, batch, identity, load, model, one_op, save, tensor
 
 from gateway.backends.onnxruntime.backend import OnnxRuntimeBackend
-from gateway.core.errors import BackendError, BackendUnavailable, ModelLoadError
+from gateway.core.errors import BackendError, InvalidRequest, BackendUnavailable, ModelLoadError
 from gateway.core.options import WarmUp
 from gateway.core.types import Artifact, Datatype, TensorSpec
 
@@ -129,9 +129,9 @@ async def test_input_of_optional_type(tmp_path: Path) -> None:
 
 
 async def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    """Bytes that are no text fail their own run, naming the element, and the next run works."""
+    """Bytes that are no text are their sender's mistake, the element is named, and the next run works."""
     loaded = await load(save(tmp_path, identity(("n",), TensorProto.STRING)))
-    with pytest.raises(BackendError, match="model 'm': element 1 of input 'x' is not UTF-8"):
+    with pytest.raises(InvalidRequest, match="model 'm': element 1 of input 'x' is not UTF-8"):
         await loaded.infer(batch({"x": np.array([b"ok", b"\xff\xfe"], np.object_)}, rows=2))
     good = await loaded.infer(batch({"x": np.array([b"ok"], np.object_)}))
     assert good.outputs["y"].tolist() == [b"ok"]

@@ -23,12 +23,15 @@ _BASE64_PIECE: Final = 1 << 20
 
 
 def json_response(value: object, status: int = 200, headers: Headers = ()) -> HttpResponse:
-    """Return a response with `value` as JSON; text that is not valid Unicode is mended first."""
+    """Return a response with `value` as JSON, never compressed; text that is not valid Unicode is mended.
+
+    tritonclient.http.aio announces gzip on every call, but undoes it on inference responses alone.
+    """
     try:
         body = orjson.dumps(value)
     except TypeError:
         body = orjson.dumps(_mended(value))
-    return HttpResponse(status, (body,), headers=headers)
+    return HttpResponse(status, (body,), headers=headers, compressible=False)
 
 
 def _mended(value: object) -> object:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.backends.onnxruntime.failures import run_error
-from gateway.core.errors import BackendError
+from gateway.core.errors import BackendError, InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -73,7 +73,8 @@ class OnnxRuntimeModel:
         and abandons one that has: it goes on, holding the arrays of `batch`, until it returns.
 
         Raises:
-            BackendError: ONNX Runtime refused the data, or a BYTES element is not UTF-8.
+            InvalidRequest: a BYTES element is not UTF-8.
+            BackendError: ONNX Runtime refused the data.
             BackendUnavailable: out of memory, or the device is lost.
         """
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, batch)
@@ -96,7 +97,7 @@ class OnnxRuntimeModel:
     def _run(self, batch: Batch) -> BatchResult:
         try:
             return self._runner.run(batch.inputs, batch.output_names)
-        except BackendError as error:
+        except (BackendError, InvalidRequest) as error:
             raise type(error)(f"model '{self.loaded.name}': {error}") from error
         except Exception as error:
             raise run_error(error, self.loaded.name, self._hidden) from error

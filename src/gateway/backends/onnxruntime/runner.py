@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnxruntime
 
-from gateway.core.errors import BackendError, ModelLoadError
+from gateway.core.errors import BackendError, InvalidRequest, ModelLoadError
 from gateway.core.types import Array, BatchResult, Datatype
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Runner:
             outputs: names wanted, not empty.
 
         Raises:
-            BackendError: a BYTES element is not UTF-8.
+            InvalidRequest: a BYTES element is not UTF-8.
             Exception: whatever ONNX Runtime raises.
         """
         started = time.perf_counter_ns()
@@ -153,7 +153,7 @@ def _decoded(name: str, array: Array) -> Array:
         try:
             texts[index] = element.decode()
         except UnicodeDecodeError:
-            raise BackendError(
+            raise InvalidRequest(
                 f"element {index} of input '{name}' is not UTF-8; ONNX string tensors hold text"
             ) from None
     return texts.reshape(array.shape)
