@@ -1,0 +1,69 @@
+"""Holds docs/metrics.md against the page of a composed GatewayMetrics."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from tests.telemetry.builders import DIGITS, Catalog, Served, batch, request, status
+
+from gateway.core.errors import Overloaded
+from gateway.core.types import CPU, VersionState
+from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.outcome import Outcome
+from gateway.telemetry.server_metrics import QueueView, ServerSources
+from gateway.testing import VirtualClock
+
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+ROW = re.compile(r"^\| `((?:gateway|nv)_\w+)` \| (\w+) \| ([^|]*)\|", re.MULTILINE)
+
+Facts = Mapping[str, tuple[str, frozenset[str]]]
+"""Name as on the page -> type, label names."""
+
+
+class EmptyQueue:
+    """A VersionBatcher's counts."""
+
+    queued_requests = queued_rows = running_rows = 0
+
+
+@pytest.fixture
+def scraped() -> Facts:
+    """Every family of ours, each with a sample."""
+    metrics = GatewayMetrics(VirtualClock())
+    ready = status(VersionState.READY)
+    metrics.lifecycle.on_transition(ready)
+    metrics.lifecycle.on_loaded(ready, 0.5)
+    metrics.lifecycle.on_transition(status(VersionState.FAILED, DIGITS._replace(number=2)))
+    metrics.batches.on_batch(batch([request()]))
+    metrics.batches.on_rejected(DIGITS, request(), Overloaded("full"))
+    metrics.requests.finished("digits", "1", Outcome.OK, 0.001)
+    queue = QueueView(DIGITS, CPU, EmptyQueue())  # type: ignore[arg-type]  # its counts are all that is read
+    catalog = Catalog(versions=[Served()], statuses=[ready])
+    metrics.watch(ServerSources(catalog=catalog, queues=lambda: [queue], inflight_bytes=lambda: 0))
+    return dict(_families(metrics.render().body.decode()))
+
+
+def _families(page: str) -> Iterator[tuple[str, tuple[str, frozenset[str]]]]:
+    for family in text_string_to_metric_families(page):
+        if not family.name.startswith(("gateway_", "nv_")):
+            continue
+        assert family.samples, f"{family.name} has no sample to take labels from"
+        labels = frozenset(label for sample in family.samples for label in sample.labels) - {"le"}
+        total = family.type == "counter" and family.name.startswith("gateway_")
+        yield family.name + "_total" * total, (family.type, labels)
+
+
+def test_the_page_lists_exactly_what_is_exported(scraped: Facts) -> None:
+    """Names, types and labels in docs/metrics.md are those of the page that a scraper reads."""
+    rows = ROW.findall(PAGE.read_text())
+    documented = {name: (kind, frozenset(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    assert documented == scraped
+    assert len(documented) == len(rows), "a metric is described twice"
+
+
+def test_the_page_lists_every_outcome() -> None:
+    """The words that `outcome` may hold are those in the table of docs/metrics.md."""
+    table = PAGE.read_text().partition("| outcome |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [outcome.value for outcome in Outcome]
