@@ -270,6 +270,7 @@ class Gateway:
             log_settings=InMemoryLogSettings(self._logging.values(), self._logging.changed),
             limits=wiring.protocol_limits(server),
             profile=wiring.status_profile(server),
+            refused=self._metrics.requests.refused,
             max_stream_inflight=server.grpc.max_stream_inflight,
         )
 

@@ -274,7 +274,7 @@ class EchoService:
         return pending
 
     async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
-        """Answer once per element of the first input's first axis (a decoupled model); once without inputs."""
+        """Answer once per row of the first input, as a decoupled model; once without inputs."""
         if self.refuse is not None:
             raise self.refuse
         if not request.inputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +54,19 @@ async def failure(grpc: RpcService, method: str, request: Message | bytes = b"")
     with pytest.raises(RpcFailure) as caught:
         await call(grpc, method, message)
     return caught.value.status.code, caught.value.status.message
+
+
+async def test_what_cannot_be_decoded_is_counted_once(context: ApiContext) -> None:
+    """A message that is no request is reported; one that the service refuses is the service's to count."""
+    refused: list[Exception] = []
+    service = EchoService()
+    counting = replace(context, service=service, refused=lambda _model, error, _s: refused.append(error))
+    grpc = inference_service(counting)
+    await failure(grpc, "ModelInfer", b"\xff")
+    assert len(refused) == 1
+    service.refuse = Overloaded("full")
+    await failure(grpc, "ModelInfer", infer())
+    assert len(refused) == 1
 
 
 def test_every_method_is_served(grpc: RpcService) -> None:

@@ -17,6 +17,7 @@ from gateway.core.errors import (
     BackendError,
     DeadlineExceeded,
     GatewayError,
+    InvalidRequest,
     ModelLoadError,
     NotFound,
     Overloaded,
@@ -341,6 +342,19 @@ async def test_a_client_that_goes_cancels_its_request(context: ApiContext) -> No
     cancel()
     assert service.pendings[0].done
     assert [r.status for r in replies] == [499]
+
+
+async def test_what_cannot_be_decoded_is_counted_once(context: ApiContext) -> None:
+    """A refusal before the service is told of with its model; one by the service is not."""
+    refused: list[tuple[str, Exception, float]] = []
+    service = EchoService()
+    counting = replace(context, service=service, refused=lambda *told: refused.append(told))
+    http = HttpDriver(http_routes(counting))
+    await http.fetch("POST", "/v2/models/rows/infer", b"{")
+    assert [(model, type(error)) for model, error, _ in refused] == [("rows", InvalidRequest)]
+    service.refuse = Overloaded("full")
+    await http.fetch("POST", "/v2/models/rows/infer", INFER)
+    assert len(refused) == 1
 
 
 async def test_a_fault_gives_nothing_away(context: ApiContext, caplog: pytest.LogCaptureFixture) -> None:

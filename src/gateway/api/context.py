@@ -13,9 +13,15 @@ from gateway.protocol.limits import ProtocolLimits
 from gateway.protocol.status import StatusProfile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.api.readiness import ReadinessFeed
     from gateway.api.settings import LogSettings, TraceSettings
     from gateway.core.interfaces import InferenceService, ModelCatalog, RepositoryControl
+
+
+def _unheard(_model: str, _error: Exception, _seconds: float) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +39,8 @@ class ApiContext:
         log_settings: logging's settings.
         limits: what the codecs refuse.
         profile: which codes overload and expiry are answered with.
+        refused: told of each infer request that is refused before the service sees it: the model's name as
+            far as it is known, the error, seconds since arrival.
         max_stream_inflight: requests of one ModelStreamInfer stream that may be unanswered at once, 1 or
             more; beyond it the stream is not read, so that the client feels it. More helps only clients
             that fill batches through one stream.
@@ -48,4 +56,5 @@ class ApiContext:
     log_settings: LogSettings = field(default_factory=InMemoryLogSettings)
     limits: ProtocolLimits = field(default_factory=ProtocolLimits)
     profile: StatusProfile = StatusProfile.DEFAULT
+    refused: Callable[[str, Exception, float], None] = _unheard
     max_stream_inflight: int = 256

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gateway.core.calls import Headers, RpcCall, RpcStream, UnaryRpc
     from gateway.core.interfaces import ServedVersion
     from gateway.core.pending import Pending
-    from gateway.core.types import InferResponse
+    from gateway.core.types import InferRequest, InferResponse
 
 SERVICE_NAME: Final = "inference.GRPCInferenceService"
 
@@ -69,6 +69,14 @@ class InferMethods:
         await StreamSession(self._context, self._errors, stream).run()
 
     def _submit(self, call: RpcCall) -> tuple[Pending, ServedVersion | None]:
+        try:
+            request, meant = self._decode(call)
+        except Exception as error:
+            self._context.refused("", error, self._context.clock.now_s() - call.arrived_s)
+            raise
+        return self._context.service.submit(request), meant
+
+    def _decode(self, call: RpcCall) -> tuple[InferRequest, ServedVersion | None]:
         context = self._context
         request = decode_request(
             call.message,
@@ -80,7 +88,7 @@ class InferMethods:
         meant = version_meant(context.catalog, request)
         if meant is not None and meant.signature.decoupled:
             raise Unsupported("ModelInfer RPC doesn't support models with decoupled transaction policy")
-        return context.service.submit(request), meant
+        return request, meant
 
     def _answer(self, call: RpcCall, pending: Pending, meant: ServedVersion | None) -> None:
         try:

@@ -106,7 +106,7 @@ class StreamSession:
     def _begin(self, message: Buffer, group: asyncio.TaskGroup) -> None:
         answer: _Admitted | _Refused
         try:
-            request = self._decode(message)
+            request = self._decoded(message)
             meant = version_meant(self._context.catalog, request)
             if meant is not None and meant.signature.decoupled:
                 group.create_task(self._answer_as_they_come(request, meant))
@@ -115,6 +115,13 @@ class StreamSession:
         except Exception as error:  # noqa: BLE001 - translated where it is sent; the stream must live on
             answer = _Refused(_id_of(message), error)
         self._answers.put_nowait(answer)
+
+    def _decoded(self, message: Buffer) -> InferRequest:
+        try:
+            return self._decode(message)
+        except Exception as error:
+            self._context.refused("", error, 0.0)
+            raise
 
     def _decode(self, message: Buffer) -> InferRequest:
         return decode_request(

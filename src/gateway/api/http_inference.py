@@ -69,7 +69,7 @@ class InferHttp:
         self, request: HttpRequest, reply: HttpReply, prepare: Callable[[HttpRequest], _Prepared]
     ) -> CancelHook:
         try:
-            prepared = prepare(request)
+            prepared = self._prepared(request, prepare)
             pending = self._context.service.submit(prepared.request)
         except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
             reply(self._errors.http_response(error))
@@ -80,6 +80,14 @@ class InferHttp:
 
         pending.add_done_callback(lambda done: reply(self._response(request, prepared, done)))
         return cancel
+
+    def _prepared(self, request: HttpRequest, prepare: Callable[[HttpRequest], _Prepared]) -> _Prepared:
+        try:
+            return prepare(request)
+        except Exception as error:
+            seconds = self._context.clock.now_s() - request.arrived_s
+            self._context.refused(request.path_params.get("model", ""), error, seconds)
+            raise
 
     def _response(self, request: HttpRequest, prepared: _Prepared, done: Pending) -> HttpResponse:
         try:

@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gateway.telemetry.histogram import SECONDS, BucketCounts, histogram_family
+from gateway.telemetry.outcome import outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -46,6 +47,10 @@ class RequestMetrics(Collector):
         if series is None:
             series = self._bounded(model, version, outcome)
         series.observe(seconds)
+
+    def refused(self, model: str, error: Exception, seconds: float) -> None:
+        """Count one request that was refused before the request stack saw it."""
+        self.finished(model, "", outcome_of(error), seconds)
 
     def forget(self, model: str, version: str) -> None:
         """Drop the series of a version that is gone."""
