@@ -141,7 +141,7 @@ def tracing_options(config: GatewayConfig) -> TracingOptions:
 
 
 def source_options(config: GatewayConfig) -> SourceOptions:
-    """Return how sources describe a model: its entry, before the defaults, before its config.pbtxt."""
+    """Return how sources describe a model: its own entry wins over the defaults, they over config.pbtxt."""
     settings = {model.name: model for model in config.models}
 
     def adjust(spec: ModelSpec) -> ModelSpec:

@@ -366,6 +366,17 @@ async def test_repository_refusals(
     assert await failure(grpc, "RepositoryModelLoad", request) == (code, str(error))
 
 
+async def test_a_load_that_fails_by_what_was_sent_is_the_clients_mistake(
+    grpc: RpcService, repository: Repository
+) -> None:
+    """A configuration or file that cannot be loaded is INVALID_ARGUMENT, not INTERNAL."""
+    repository.refuse = ModelLoadError("failed to load 'rows'")
+    request = pb.RepositoryModelLoadRequest(model_name="rows")
+    request.parameters["config"].string_param = "{"
+    failed = await failure(grpc, "RepositoryModelLoad", request)
+    assert failed == (GrpcCode.INVALID_ARGUMENT, "failed to load 'rows'")
+
+
 async def test_trace_settings(grpc: RpcService) -> None:
     """Settings are changed, answered in whole, and put back by an empty value."""
     changed = await ask(grpc, "TraceSetting", _trace("trace_rate", "5", model="rows"))

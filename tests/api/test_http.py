@@ -236,6 +236,16 @@ async def test_repository_refusals(
     assert (reply.status, reply.json) == (status, {"error": str(error)})
 
 
+async def test_a_load_that_fails_by_what_was_sent_is_the_clients_mistake(
+    http: HttpDriver, repository: Repository
+) -> None:
+    """A configuration or file that cannot be loaded is 400; the model in the repository may be sound."""
+    repository.refuse = ModelLoadError("failed to load 'rows'")
+    body = orjson.dumps({"parameters": {"config": "{"}})
+    reply = await http.fetch("POST", "/v2/repository/models/rows/load", body)
+    assert (reply.status, reply.json) == (400, {"error": "failed to load 'rows'"})
+
+
 async def test_infer_json(http: HttpDriver) -> None:
     """JSON in, flat JSON out, with the request's id."""
     reply = await http.fetch("POST", "/v2/models/rows/infer", infer_body([[1, 2], [3, 4]], id="r7"))

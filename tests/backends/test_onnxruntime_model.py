@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.backends.graphs import FLOAT, batch, identity, load, model, one_op, save, tensor
 
 from gateway.backends.onnxruntime.backend import OnnxRuntimeBackend
-from gateway.core.errors import BackendError, InvalidRequest, BackendUnavailable, ModelLoadError
+from gateway.core.errors import BackendError, BackendUnavailable, InvalidRequest, ModelLoadError
 from gateway.core.options import WarmUp
 from gateway.core.types import Artifact, Datatype, TensorSpec
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gateway.core.errors import InvalidRequest, Unsupported
+from gateway.core.errors import InvalidRequest, ModelLoadError, Unsupported
 from gateway.core.types import VersionState
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class Operations:
 
         Raises:
             Unsupported: a repository is named.
-            InvalidRequest: no model is named, or files are given without a config.
+            InvalidRequest: no model is named, files are given without a config, or what the client sent of
+                them cannot be loaded.
             Unavailable, ModelLoadError, NotFound: as `RepositoryControl.load`.
         """
         _refuse_repository(repository)
@@ -68,7 +69,13 @@ class Operations:
             raise InvalidRequest(
                 f"load of model '{model}' overrides files, so it needs the parameter 'config' as well"
             )
-        await self._context.repository.load(model, config, files or None)
+        try:
+            await self._context.repository.load(model, config, files or None)
+        except ModelLoadError as error:
+            if not config:
+                raise
+            # The model as it lies in the repository may be sound: what the client put in its place is not.
+            raise InvalidRequest(str(error)) from error
 
     async def unload(self, repository: str, model: str) -> None:
         """Unload every version of a model; returns when no request uses it.

@@ -10,8 +10,11 @@ from uvicorn.config import Config
 
 from gateway.core.errors import ConfigError
 from gateway.transport.http_app import http_app
+from gateway.transport.http_body import BodyBudget, BodySource
+from gateway.transport.http_direct import DirectRoutes
 from gateway.transport.http_guard import Connections
 from gateway.transport.http_protocol import GuardedHttpProtocol
+from gateway.transport.http_response import ResponseWriter
 from gateway.transport.tls import server_context
 
 if TYPE_CHECKING:
@@ -63,11 +66,15 @@ class HttpServer:
             ConfigError: the address cannot be bound, or the TLS files cannot be used.
         """
         options = self._options
-        config = _uvicorn_config(http_app(self._routes, options, self._executor), options)
+        budget = BodyBudget(options.limits.max_buffered_bytes)
+        writer = ResponseWriter(options, self._executor)
+        bodies = BodySource(options.limits, self._executor, budget)
+        config = _uvicorn_config(http_app(self._routes, options.cors, bodies, writer), options)
+        direct = DirectRoutes(self._routes, writer, budget, cross_origin=options.cors is not None)
         context = None if options.tls is None else server_context(options.tls)
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: GuardedHttpProtocol(config, self._connections, options.limits),
+                lambda: GuardedHttpProtocol(config, self._connections, options.limits, direct),
                 options.host,
                 options.port,
                 ssl=context,

@@ -12,34 +12,38 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway.core.calls import HttpRequest, HttpResponse
-from gateway.transport.http_body import BodySource, ClientGone
-from gateway.transport.http_response import ResponseWriter
+from gateway.transport.http_body import ClientGone
+from gateway.transport.http_direct import internal_error
 from gateway.transport.http_routes import PathRoute, canonical_path
-from gateway.transport.refusal import HttpRefusal, error_body
+from gateway.transport.refusal import HttpRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from concurrent.futures import Executor
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from gateway.core.calls import BeginHttp, HttpHandler, HttpRoute
+    from gateway.transport.http_body import BodySource
     from gateway.transport.http_guard import RequestGuard
-    from gateway.transport.options import CorsOptions, HttpServerOptions
+    from gateway.transport.http_response import ResponseWriter
+    from gateway.transport.options import CorsOptions
 
 _log: Final = logging.getLogger(__name__)
 
 
-def http_app(routes: Sequence[HttpRoute], options: HttpServerOptions, executor: Executor) -> ASGIApp:
+def http_app(
+    routes: Sequence[HttpRoute], cors: CorsOptions | None, bodies: BodySource, writer: ResponseWriter
+) -> ASGIApp:
     """Return the application of one listener; it must be served by GuardedHttpProtocol.
 
     Args:
         routes: what it serves; two with the same method and pattern are an error of the caller's.
-        options: limits, CORS, compression.
-        executor: where large bodies are inflated and compressed; owned by the caller.
+        cors: which web pages may call; None sends no CORS headers.
+        bodies: reads request bodies.
+        writer: writes responses.
     """
-    app = _Dispatcher(routes, _Exchange(options, executor))
-    return app if options.cors is None else _with_cors(app, options.cors)
+    app = _Dispatcher(routes, _Exchange(bodies, writer))
+    return app if cors is None else _with_cors(app, cors)
 
 
 def _with_cors(app: ASGIApp, cors: CorsOptions) -> ASGIApp:
@@ -90,9 +94,9 @@ class _Dispatcher:
 class _Exchange:
     """Takes one request from its route to its response."""
 
-    def __init__(self, options: HttpServerOptions, executor: Executor) -> None:
-        self._bodies = BodySource(options.limits, executor)
-        self._writer = ResponseWriter(options, executor)
+    def __init__(self, bodies: BodySource, writer: ResponseWriter) -> None:
+        self._bodies = bodies
+        self._writer = writer
 
     async def serve(self, path_route: PathRoute, scope: Scope, receive: Receive, send: Send) -> None:
         """Read, run, respond; returns quietly when the client goes.
@@ -165,7 +169,7 @@ async def _answer_of(begin: BeginHttp, request: HttpRequest, guard: RequestGuard
         hook = begin(request, reply)
     except Exception:  # noqa: BLE001 - whatever a method raises is its request's failure alone
         _log.exception("http_method_failed", extra={"path": request.path})
-        return _internal_error()
+        return internal_error()
 
     def gone() -> None:
         reply(None)
@@ -188,8 +192,4 @@ async def _handle(handler: HttpHandler, request: HttpRequest, guard: RequestGuar
         return await handler(request)
     except Exception:  # noqa: BLE001 - whatever a method raises is its request's failure alone
         _log.exception("http_method_failed", extra={"path": request.path})
-        return _internal_error()
-
-
-def _internal_error() -> HttpResponse:
-    return HttpResponse(status=500, body=(error_body("internal error"),))
+        return internal_error()

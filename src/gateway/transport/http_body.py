@@ -118,14 +118,15 @@ class BodySource:
     Args:
         limits: what one body may be.
         executor: where large pieces are inflated.
+        budget: what all of them may hold.
     """
 
     __slots__ = ("budget", "executor", "limits")
 
-    def __init__(self, limits: HttpLimits, executor: Executor) -> None:
+    def __init__(self, limits: HttpLimits, executor: Executor, budget: BodyBudget) -> None:
         self.limits = limits
         self.executor = executor
-        self.budget = BodyBudget(limits.max_buffered_bytes)
+        self.budget = budget
 
     def reader(self, guard: RequestGuard, receive: Receive) -> BodyReader:
         """Return the reader of one request."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from uvicorn.server import ServerState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from gateway.transport.http_lingering import LingeringTransport
     from gateway.transport.refusal import HttpRefusal
@@ -45,7 +45,7 @@ class RequestGuard:
 
     def __init__(self, transport: LingeringTransport) -> None:
         self.transport = transport
-        self.headers: dict[str, str] = {}
+        self.headers: Mapping[str, str] = {}
         self.refusal: HttpRefusal | None = None
         self.gone = False
         self.on_gone: Callable[[], object] | None = None

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _JOIN_BYTES: Final = 64 * 1024  # below it, one copy is cheaper than one more buffer for the kernel
 
@@ -53,8 +53,11 @@ class LingeringTransport(asyncio.Transport):
     def uncork(self) -> None:
         """Send what was gathered."""
         parts, self._gathered = self._gathered, None
-        if not parts:
-            return
+        if parts:
+            self.send(parts)
+
+    def send(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Send the parts of one response in one write; the buffers must not change until they are sent."""
         if sum(map(len, parts)) <= _JOIN_BYTES:
             self._inner.write(b"".join(parts))
         else:

@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from gateway.transport.http_direct import DirectExchange
 from gateway.transport.http_guard import RequestGuard
 from gateway.transport.http_lingering import LingeringTransport
 from gateway.transport.refusal import HttpRefusal, error_body
 
 if TYPE_CHECKING:
-    from uvicorn.config import Config
+    from collections.abc import Mapping
 
+    from uvicorn.config import Config
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+    from gateway.transport.http_direct import DirectRoutes, HeaderBlock
     from gateway.transport.http_guard import Connections
     from gateway.transport.options import HttpLimits
 
@@ -47,13 +52,18 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         config: uvicorn's configuration, loaded.
         connections: shared by all connections of the listener.
         limits: what the client may send.
+        direct: the routes that are answered here, past the application.
     """
 
-    def __init__(self, config: Config, connections: Connections, limits: HttpLimits) -> None:
+    def __init__(
+        self, config: Config, connections: Connections, limits: HttpLimits, direct: DirectRoutes
+    ) -> None:
         super().__init__(config, connections, {}, asyncio.get_running_loop())
         self.access_log = False
         self._limits = limits
         self._shared = connections
+        self._direct = direct
+        self._exchange: DirectExchange | None = None  # of the request being received, if it goes directly
         self._unanswered: deque[RequestGuard] = deque()
         self._guard: RequestGuard
         self._lingering: LingeringTransport
@@ -150,9 +160,10 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             return
         if self._deaf or len(self._unanswered) >= self._limits.max_pipelined:
             raise HttpRefusal(400, "too many pipelined requests")
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._guard = RequestGuard(self._lingering)
-        self.scope["state"]["guard"] = self._guard
         self._enter(_Phase.HEAD)
         self._heads += 1
         self._header_count = self._header_bytes = self._partial_head_bytes = 0
@@ -160,7 +171,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         """Collect the request target up to its limit."""
         if self._phase is not _Phase.BODY and len(self.url) <= self._limits.max_url_bytes:
-            super().on_url(url)
+            self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header up to the limits; trailers are dropped."""
@@ -180,20 +191,44 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if self._phase is _Phase.BODY:
             return
         guard = self._guard
-        headers = guard.headers
-        for raw_name, raw_value in self.headers:
-            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        guard.refusal = self._head_refusal(headers)
-        if guard.refusal is not None:
-            self.url = self.url[: self._limits.max_url_bytes]
-        super().on_headers_complete()
+        block = self._direct.headers.decode(self.headers, self._header_bytes)
+        guard.headers = block.headers
+        guard.refusal = self._head_refusal(block.headers)
+        if not self._begin_directly(block):
+            self._begin_cycle()
         self._begun = True
         self._unanswered.append(guard)
         self._enter(_Phase.BODY)
         self._body_bytes = self._body_wire_bytes = self._chunks = 0
         if self._shared.draining:
             self.cycle.keep_alive = False
+
+    def _begin_directly(self, block: HeaderBlock) -> bool:
+        """Take the request past the application if it is an ordinary one with nothing before it."""
+        self._exchange = None
+        if self._guard.refusal is not None or self._unanswered or not self._direct.accepts(block):
+            return False
+        if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
+            return False
+        target = self._direct.find(self.url)
+        if target is None:
+            return False
+        self._exchange = DirectExchange(
+            self._direct, target, self._guard, block.body_bytes, self.on_response_complete
+        )
+        self._exchange.keep_alive = self.parser.should_keep_alive()
+        self.cycle = cast("RequestResponseCycle", self._exchange)
+        return True
+
+    def _begin_cycle(self) -> None:
+        """Hand the request to the application; uvicorn starts each request with an empty scope."""
+        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url = url if self._guard.refusal is None else url[: self._limits.max_url_bytes]
+        self.headers, self.expect_100_continue = headers, expect
+        self.scope["headers"] = headers
+        self.scope["state"]["guard"] = self._guard
+        super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
         """Count a chunk of a chunked body."""
@@ -209,15 +244,20 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._body_bytes += len(body)
         if self._body_bytes > self._limits.max_body_bytes:
             self._fail(self._too_large())
-            return
-        super().on_body(body)
+        elif self._exchange is not None:
+            self._exchange.feed(body)
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End the request; its response may still be due."""
         if self.parser.should_upgrade() and self._awaits_body():
             return
         self._phase = _Phase.IDLE
-        super().on_message_complete()
+        if self._exchange is None:
+            super().on_message_complete()
+        else:
+            self._exchange.begin(self.client)
 
     # Called by uvicorn and the server
 
@@ -238,7 +278,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     # Limits
 
-    def _head_refusal(self, headers: dict[str, str]) -> HttpRefusal | None:
+    def _head_refusal(self, headers: Mapping[str, str]) -> HttpRefusal | None:
         limits = self._limits
         if len(self.url) > limits.max_url_bytes or self._header_bytes > limits.max_header_bytes:
             return self._head_too_large()
@@ -286,6 +326,10 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def _refuse_body(self, refusal: HttpRefusal) -> None:
         if self.cycle.response_complete:
             self.transport.close()
+            return
+        if self._exchange is not None:
+            self._exchange.abandon()
+            self._write_refusal(refusal)
             return
         self.cycle.keep_alive = False
         self._guard.refusal = self._guard.refusal or refusal

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from gateway.transport.content_coding import compress, response_coding
 
@@ -25,8 +27,20 @@ _INLINE_COMPRESS_BYTES: Final = 64 * 1024  # about a millisecond at level 1
 _OCTET_STREAM: Final = "application/octet-stream"
 
 
+class Encoded(NamedTuple):
+    """A body ready to be sent.
+
+    Attributes:
+        parts: what is sent, one after the other.
+        headers: header lines that the coding adds, each ended by CRLF.
+    """
+
+    parts: Sequence[Buffer]
+    headers: bytes = b""
+
+
 class ResponseWriter:
-    """Writes the responses of one listener.
+    """Composes and writes the responses of one listener.
 
     Args:
         options: compression and the server's name.
@@ -37,6 +51,7 @@ class ResponseWriter:
         self._options = options
         self._executor = executor
         self._standing: RawHeaders = []
+        self._standing_lines = b""
         self._standing_until_s = 0.0
 
     async def write(self, response: HttpResponse, guard: RequestGuard, send: Send) -> None:
@@ -60,15 +75,55 @@ class ResponseWriter:
         finally:
             guard.transport.uncork()
 
+    def encode_nowait(
+        self, response: HttpResponse, accept_encoding: str
+    ) -> Encoded | asyncio.Future[Encoded]:
+        """Return the body as it is to be sent; a future where a large one is compressed in a thread.
+
+        Raises:
+            TypeError: the response has a stream, which only coroutine methods may answer with.
+        """
+        if response.stream is not None:
+            raise TypeError("a method answered by callback cannot stream")
+        parts = response.body
+        size = sum(map(len, parts))
+        if not self._may_compress(response, size):
+            return Encoded(parts)
+        coding = response_coding(accept_encoding)
+        if coding is None:
+            return Encoded(parts, b"vary: accept-encoding\r\n")
+        level = self._options.compression_level
+        if size <= _INLINE_COMPRESS_BYTES:
+            return _coded(parts, coding, level)
+        return asyncio.get_running_loop().run_in_executor(self._executor, _coded, parts, coding, level)
+
+    def head(self, response: HttpResponse, encoded: Encoded, *, keep_alive: bool) -> bytes:
+        """Return status line and headers, the empty line included."""
+        self._refresh()
+        lines = [STATUS_LINE[response.status], self._standing_lines]
+        if response.content_type:
+            lines.append(b"content-type: %b\r\n" % response.content_type.encode("latin-1"))
+        for name, value in response.headers:
+            lines.append(b"%b: %b\r\n" % (name.lower().encode("latin-1"), value.encode("latin-1", "replace")))
+        lines.append(encoded.headers)
+        lines.append(b"content-length: %d\r\n" % sum(map(len, encoded.parts)))
+        lines.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
+        return b"".join(lines)
+
     def _standing_headers(self) -> RawHeaders:
-        """Return a fresh list with Server and Date; Date changes once a second."""
+        """Return a fresh list with Server and Date."""
+        self._refresh()
+        return self._standing.copy()
+
+    def _refresh(self) -> None:
+        """Write Date, which changes once a second, and Server anew."""
         now_s = time.time()
         if now_s >= self._standing_until_s:
             self._standing_until_s = int(now_s) + 1.0
             self._standing = [(b"date", formatdate(now_s, usegmt=True).encode("ascii"))]
             if self._options.server_name:
                 self._standing.append((b"server", self._options.server_name.encode("latin-1")))
-        return self._standing.copy()
+            self._standing_lines = b"".join(b"%b: %b\r\n" % field for field in self._standing)
 
     async def _encode(
         self, response: HttpResponse, accept_encoding: str, headers: RawHeaders
@@ -95,6 +150,11 @@ class ResponseWriter:
         if response.content_type == _OCTET_STREAM:
             return self._options.compress_octet_stream
         return response.compressible
+
+
+def _coded(parts: Sequence[Buffer], coding: str, level: int) -> Encoded:
+    lines = b"vary: accept-encoding\r\ncontent-encoding: %b\r\n" % coding.encode("ascii")
+    return Encoded((compress(parts, coding, level),), lines)
 
 
 async def _write_parts(status: int, parts: Sequence[Buffer], headers: RawHeaders, send: Send) -> None:

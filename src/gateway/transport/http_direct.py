@@ -1,0 +1,289 @@
+"""Infer exchanges answered inside the connection: no ASGI messages, no task, one write.
+
+Only the ordinary request takes this way: POST to a begin route, a body of known and moderate size without
+content coding, nothing else outstanding on the connection. Everything else goes through the application,
+which gives the same answers at a higher price.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+import httptools
+
+from gateway.core.calls import HttpRequest, HttpResponse
+from gateway.transport.http_routes import PathRoute, canonical_path
+from gateway.transport.refusal import HttpRefusal, error_body
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from gateway.core.calls import BeginHttp, HttpRoute
+    from gateway.transport.http_body import BodyBudget
+    from gateway.transport.http_guard import RequestGuard
+    from gateway.transport.http_response import Encoded, ResponseWriter
+
+_log: Final = logging.getLogger(__name__)
+
+_MAX_BODY_BYTES: Final = (
+    1 << 20
+)  # beyond it, flow control and the budget's refusals matter more than microseconds
+_MAX_MEMOS: Final = 1024
+_MAX_URL_BYTES: Final = 512
+_MAX_BLOCK_BYTES: Final = 2048
+_NOT_ORDINARY: Final = frozenset({"transfer-encoding", "content-encoding", "expect", "upgrade"})
+
+RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
+
+
+class HeaderBlock(NamedTuple):
+    """One decoded header block; never changed, so that requests may share it.
+
+    Attributes:
+        headers: lower-case names; repeated ones joined with ", ".
+        body_bytes: the Content-Length of a request that may be answered directly, else -1.
+    """
+
+    headers: Mapping[str, str]
+    body_bytes: int
+
+
+class DirectTarget(NamedTuple):
+    """What a request target leads to."""
+
+    begin: BeginHttp
+    path: str
+    path_params: Mapping[str, str]
+    query: str
+
+
+class HeaderMemo:
+    """Decodes header blocks, remembering those seen before: clients repeat theirs to the byte.
+
+    A hit needs every byte equal. Holds at most 1,024 blocks of at most 2 KiB; when full it starts anew.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: dict[tuple[tuple[bytes, bytes], ...], HeaderBlock] = {}
+
+    def decode(self, raw: RawHeaders, size: int) -> HeaderBlock:
+        """Return the block of `raw`, whose names and values have `size` bytes together."""
+        if size > _MAX_BLOCK_BYTES:
+            return _decoded(raw)
+        key = tuple(raw)
+        block = self._blocks.get(key)
+        if block is None:
+            if len(self._blocks) >= _MAX_MEMOS:
+                self._blocks.clear()
+            block = self._blocks[key] = _decoded(raw)
+        return block
+
+
+def _decoded(raw: RawHeaders) -> HeaderBlock:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in raw:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    length = headers.get("content-length", "")
+    ordinary = length.isascii() and length.isdigit() and _NOT_ORDINARY.isdisjoint(headers)
+    return HeaderBlock(headers, int(length) if ordinary and len(length) < 10 else -1)
+
+
+class DirectRoutes:
+    """The begin routes of one listener, and what its direct exchanges share.
+
+    Args:
+        routes: all of the listener's.
+        writer: composes responses.
+        budget: bytes of bodies held by all requests of the listener.
+        cross_origin: the listener sends CORS headers: a request with an Origin goes through the application.
+    """
+
+    def __init__(
+        self, routes: Sequence[HttpRoute], writer: ResponseWriter, budget: BodyBudget, *, cross_origin: bool
+    ) -> None:
+        self.writer = writer
+        self.budget = budget
+        self.headers = HeaderMemo()
+        self._cross_origin = cross_origin
+        self._paths = [
+            (PathRoute(route.pattern, (route,), _unserved), route.begin)
+            for route in routes
+            if route.begin is not None and route.method == "POST"
+        ]
+        self._targets: dict[bytes, DirectTarget] = {}
+
+    def accepts(self, block: HeaderBlock) -> bool:
+        """Whether a request with these headers may be answered directly."""
+        if not 0 <= block.body_bytes <= _MAX_BODY_BYTES:
+            return False
+        if self._cross_origin and "origin" in block.headers:
+            return False
+        return self.budget.used_bytes + block.body_bytes <= self.budget.limit_bytes
+
+    def find(self, url: bytes) -> DirectTarget | None:
+        """Return what a request target leads to, None when that is no begin route."""
+        target = self._targets.get(url)
+        if target is None:
+            target = self._match(url)
+            if target is not None and len(url) <= _MAX_URL_BYTES:
+                if len(self._targets) >= _MAX_MEMOS:
+                    self._targets.clear()
+                self._targets[url] = target
+        return target
+
+    def _match(self, url: bytes) -> DirectTarget | None:
+        try:
+            parsed = httptools.parse_url(url)
+            path = canonical_path(parsed.path)
+        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError, TypeError, HttpRefusal):
+            return None  # the application says what is wrong with it
+        for route, begin in self._paths:
+            values = route.match(path)
+            if values is not None and "%" not in path:
+                return DirectTarget(begin, path, values, (parsed.query or b"").decode("latin-1"))
+        return None
+
+
+async def _unserved(*_: object) -> None:
+    raise AssertionError("a direct route is matched, never served")
+
+
+class DirectExchange:
+    """One request from its complete head to its response.
+
+    Stands in for uvicorn's request-response cycle, so that requests behind it wait for it, and shutdown and
+    disconnect find it. Holds its body's share of the budget until the response or the client's going.
+
+    Args:
+        routes: what the listener's exchanges share.
+        target: where the request goes.
+        guard: the connection's view of the request.
+        body_bytes: the declared size of the body.
+        done: called once when the response has been handed to the transport.
+
+    Attributes:
+        response_complete: the response has been handed to the transport, or never will be.
+        keep_alive: the connection stays open after the response.
+        disconnected: the client has gone; written by uvicorn.
+    """
+
+    __slots__ = (
+        "_body",
+        "_done",
+        "_guard",
+        "_held_bytes",
+        "_hook",
+        "_routes",
+        "_target",
+        "disconnected",
+        "keep_alive",
+        "response_complete",
+    )
+
+    def __init__(
+        self,
+        routes: DirectRoutes,
+        target: DirectTarget,
+        guard: RequestGuard,
+        body_bytes: int,
+        done: Callable[[], None],
+    ) -> None:
+        self._routes = routes
+        self._target = target
+        self._guard = guard
+        self._held_bytes = body_bytes
+        self._done = done
+        self._body: bytes | bytearray = b""
+        self._hook: Callable[[], None] | None = None
+        self.keep_alive = True
+        self.response_complete = False
+        self.disconnected = False
+        routes.budget.used_bytes += body_bytes
+        guard.on_gone = self.abandon
+
+    @property
+    def message_event(self) -> DirectExchange:
+        """What uvicorn sets to wake a reader; there is none to wake."""
+        return self
+
+    def set(self) -> None:
+        """Wake nobody."""
+
+    def feed(self, piece: bytes) -> None:
+        """Add a piece of the body; one that comes whole is not copied."""
+        if not self._body:
+            self._body = piece
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += piece
+
+    def begin(self, peer: tuple[str, int] | None) -> None:
+        """Run the method on the whole request; its reply may come before this returns."""
+        target = self._target
+        request = HttpRequest(
+            method="POST",
+            path=target.path,
+            path_params=target.path_params,
+            query=target.query,
+            headers=self._guard.headers,
+            body=self._body,
+            arrived_s=time.monotonic(),
+            peer=f"{peer[0]}:{peer[1]}" if peer else "",
+        )
+        try:
+            hook = target.begin(request, self._reply)
+        except Exception:  # noqa: BLE001 - whatever a method raises is its request's failure alone
+            _log.exception("http_method_failed", extra={"path": target.path})
+            self._reply(internal_error())
+            return
+        if not self.response_complete:
+            self._hook = hook
+
+    def abandon(self) -> None:
+        """Let go: the client has gone, or the request is refused before it was complete."""
+        self.response_complete = True
+        self._release()
+        hook, self._hook = self._hook, None
+        if hook is None:
+            return
+        try:
+            hook()
+        except Exception:  # noqa: BLE001 - the connection goes on closing
+            _log.exception("http_cancel_hook_failed", extra={"path": self._target.path})
+
+    def _reply(self, response: HttpResponse) -> None:
+        if self.response_complete:
+            return
+        headers = self._guard.headers
+        waiting = self._routes.writer.encode_nowait(response, headers.get("accept-encoding", ""))
+        if isinstance(waiting, asyncio.Future):
+            waiting.add_done_callback(lambda encoded: self._send(response, encoded.result()))
+        else:
+            self._send(response, waiting)
+
+    def _send(self, response: HttpResponse, encoded: Encoded) -> None:
+        if self.response_complete:
+            return
+        self.response_complete = True
+        self._hook = self._guard.on_gone = None
+        transport = self._guard.transport
+        head = self._routes.writer.head(response, encoded, keep_alive=self.keep_alive)
+        transport.send((head, *encoded.parts))
+        self._release()
+        if not self.keep_alive:
+            transport.close()
+        self._done()
+
+    def _release(self) -> None:
+        self._routes.budget.used_bytes -= self._held_bytes
+        self._held_bytes = 0
+
+
+def internal_error() -> HttpResponse:
+    """Return the answer to a request whose method failed in a way that nobody foresaw."""
+    return HttpResponse(status=500, body=(error_body("internal error"),))
