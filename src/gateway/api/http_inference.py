@@ -12,6 +12,7 @@ from gateway.api.timing import header_deadline_s, server_timing, wants_timing
 from gateway.core.calls import HttpResponse
 from gateway.core.errors import Unsupported
 from gateway.protocol.generate import decode_generate, generate_json
+from gateway.protocol.head_memo import HeadMemo
 from gateway.protocol.json_infer import HttpInferCall, decode_request
 from gateway.protocol.json_response import encode_response
 
@@ -38,6 +39,7 @@ class InferHttp:
     def __init__(self, context: ApiContext, errors: ErrorTranslator) -> None:
         self._context = context
         self._errors = errors
+        self._heads = HeadMemo()
 
     def infer(self, request: HttpRequest, reply: HttpReply) -> CancelHook:
         """Begin one inference; the hook takes it out of the queue."""
@@ -108,6 +110,7 @@ class InferHttp:
             call,
             signature=lambda: catalog.get(call.model_name, call.model_version).signature,
             limits=self._context.limits,
+            memo=self._heads,
         )
         meant = version_meant(catalog, decoded.request)
         if meant is not None and meant.signature.decoupled:

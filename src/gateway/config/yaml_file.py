@@ -74,7 +74,8 @@ def parse_yaml(text: bytes, path: str) -> YamlFile:
     except (YAMLError, UnicodeDecodeError, ValueError) as exc:
         raise ConfigError(f"{path}: not YAML: {_first_line(str(exc))}") from exc
     if not isinstance(tree, Mapping):
-        found = "nothing" if tree is None else type(tree).__name__
+        kinds = {type(None): "nothing", list: "a list"}
+        found = kinds.get(type(_plain(tree, (), {}, path)), "a single value")
         raise ConfigError(f"{path}:1: expected a mapping at the top level, got {found}")
     lines: dict[Location, int] = {}
     data = _plain(tree, (), lines, path)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gateway.core.calls import Buffer
+    from gateway.protocol.head_memo import HeadMemo, RequestHead
     from gateway.protocol.limits import ProtocolLimits
 
 HEADER_LENGTH: Final = "inference-header-content-length"
@@ -96,6 +97,7 @@ def decode_request(
     *,
     signature: Callable[[], ModelSignature],
     limits: ProtocolLimits = DEFAULT_LIMITS,
+    memo: HeadMemo | None = None,
 ) -> DecodedRequest:
     """Decode the body of an infer call.
 
@@ -105,6 +107,7 @@ def decode_request(
         call: everything else.
         signature: gives the model's signature; called only for a raw binary request, may raise.
         limits: bounds.
+        memo: heads of binary requests seen before, under the same `limits`; learns those it can use.
 
     Raises:
         InvalidRequest: malformed, or it can never be served.
@@ -120,8 +123,24 @@ def decode_request(
         return DecodedRequest(_request(call, (tensor,), len(body)), ReplyForm({}, unlisted_binary=True))
     view = memoryview(body).toreadonly()
     text = body if isinstance(body, bytes) and length == len(body) else bytes(view[:length])
-    document = parse_object(text, limits)
-    return _decode_document(document, view[length:], call, context)
+    tail = view[length:]
+    head = memo.get(text) if memo is not None else None
+    if head is not None and head.tail_bytes == len(tail):
+        return _from_head(head, tail, call, len(body))
+    decoded, timeout_us = _decode_document(parse_object(text, limits), tail, call, context)
+    if memo is not None:
+        memo.put(text, len(tail), decoded, timeout_us)
+    return decoded
+
+
+def _from_head(head: RequestHead, tail: memoryview, call: HttpInferCall, size: int) -> DecodedRequest:
+    """Return what the parser would: the head was decoded before, with a tail of this size."""
+    request = _request(call, head.tensors(tail), size)
+    request.outputs = head.outputs
+    request.parameters = head.parameters
+    request.priority = head.priority
+    request.deadline_s = earlier_deadline(call.deadline_s, call.arrived_s, head.timeout_us)
+    return DecodedRequest(request, head.form)
 
 
 def header_length(headers: Mapping[str, str], body_size: int, model: str) -> int:
@@ -158,7 +177,8 @@ def _request(call: HttpInferCall, inputs: tuple[Tensor, ...], size: int) -> Infe
 
 def _decode_document(
     document: JsonDocument, tail: memoryview, call: HttpInferCall, context: DecodeContext
-) -> DecodedRequest:
+) -> tuple[DecodedRequest, int]:
+    """Return the request, and the `timeout` parameter in microseconds."""
     root = members_of(document.root, "the request", context)
     parameters = NO_REQUEST_PARAMETERS
     if "parameters" in root:
@@ -178,7 +198,8 @@ def _decode_document(
     request.deadline_s = earlier_deadline(call.deadline_s, call.arrived_s, parameters.timeout_us)
     # As Triton does, and not as its document says: binary_data_output is for outputs that are not listed.
     binary = {o.name: bool(o.parameters.get("binary_data", False)) for o in outputs}
-    return DecodedRequest(request, ReplyForm(binary, parameters.binary_data_output))
+    decoded = DecodedRequest(request, ReplyForm(binary, parameters.binary_data_output))
+    return decoded, parameters.timeout_us
 
 
 class _Inputs:

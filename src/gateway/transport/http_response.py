@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from gateway.transport.content_coding import compress, response_coding
+from gateway.transport.content_coding import Coding, compress, response_coding
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -152,7 +152,7 @@ class ResponseWriter:
         return response.compressible
 
 
-def _coded(parts: Sequence[Buffer], coding: str, level: int) -> Encoded:
+def _coded(parts: Sequence[Buffer], coding: Coding, level: int) -> Encoded:
     lines = b"vary: accept-encoding\r\ncontent-encoding: %b\r\n" % coding.encode("ascii")
     return Encoded((compress(parts, coding, level),), lines)
 
