@@ -33,7 +33,7 @@ check: venv  ## lint, format, types, generated files in step, fast tests
 	$(BIN)/pytest -q -m "not slow and not soak and not network" tests/unit
 
 soak: venv $(TEST_MODELS)  ## the long counts: swaps, kills, fuzzing, leaks, loop lag; prints one table
-	$(BIN)/python loadtests/soak.py
+	$(BIN)/python -m loadtests.soak
 
 lock: build/lock/bin/uv  ## resolve pyproject.toml into requirements/*.txt; UPGRADE=--upgrade takes newer releases
 	$(COMPILE) pyproject.toml --extra cpu --extra otlp --extra dev -o requirements/dev.txt

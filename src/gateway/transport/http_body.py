@@ -102,6 +102,8 @@ class BodyReader:
         return message["body"], message["more_body"]
 
     def _hold(self, size: int) -> None:
+        if self._held_bytes + size > self._budget.limit_bytes:
+            raise HttpRefusal(413, f"request body exceeds the {self._budget.limit_bytes} bytes of all bodies")
         if self._budget.used_bytes + size > self._budget.limit_bytes:
             raise HttpRefusal(
                 503,
