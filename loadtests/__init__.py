@@ -1,1 +1,1 @@
-"""Load tests and soaks: what measures the gateway from outside, run as `python -m loadtests.bench` or `.soak`."""
+"""Load tests and soaks: measure the gateway from outside, as `python -m loadtests.bench` or `.soak`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import signal
 import socket
@@ -109,9 +110,21 @@ async def _serve(config: GatewayConfig, make_gateway: GatewayFactory, options: S
             # A signal may come while models still load: then `serve` returns first.
             await asyncio.wait((serving, starting), return_when=asyncio.FIRST_COMPLETED)
         if starting.done() and not serving.done():
+            _settle_garbage_collector()
             _announce(config, gateway, options)
         await serving
         starting.cancel()
+
+
+def _settle_garbage_collector() -> None:
+    """Take what start-up made out of the collector's sight: it lives as long as the process.
+
+    A full collection walks every object it sees and stops the event loop for tens of milliseconds; what a
+    request makes is freed by reference counting.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _announce(config: GatewayConfig, gateway: ServingGateway, options: ServeOptions) -> None:
