@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from gateway import wiring
 from gateway.admin.routes import admin_routes
 from gateway.api.context import ApiContext
+from gateway.api.decoding import DecodePool
 from gateway.api.grpc_services import rpc_services
 from gateway.api.http_routes import http_routes
 from gateway.api.readiness import ReadinessNotifier
@@ -24,10 +26,11 @@ from gateway.batching.batcher import Batcher, BatcherContext
 from gateway.batching.scheduler import DeviceScheduler
 from gateway.core.calls import HttpRequest, HttpResponse, HttpRoute
 from gateway.core.clock import LoopClock
+from gateway.core.errors import NotFound
 from gateway.layers.stack import build_stack
 from gateway.layers.telemetry import RequestTelemetry
 from gateway.models.manager import ManagerParts, ModelManager
-from gateway.models.repository import RepositoryController, RepositoryMode
+from gateway.models.repository import ControlOptions, RepositoryController, RepositoryMode
 from gateway.registry.filesystem import FileSystemSource
 from gateway.routing.router import Router
 from gateway.telemetry.access_log import AccessLog
@@ -49,12 +52,14 @@ if TYPE_CHECKING:
     from gateway.core.options import ModelSpec
     from gateway.core.statistics import VersionStatistics
     from gateway.core.types import Device, VersionId
-    from gateway.layers.stack import RequestStack
 
 _log = logging.getLogger(__name__)
 
 SLOTS_PER_ACCELERATOR = 2
 """Runs under way at once on one accelerator: one computes while the next one's inputs are copied."""
+
+COPY_THREADS = 2
+"""Threads that copy large tensors into batches and out of them: one alone can fill half a memory bus."""
 
 REFUSAL_S = 0.25
 """Time for which new work is refused in words before connections close. A request that meets a connection
@@ -75,8 +80,9 @@ class Ports:
 class Batchers:
     """Makes batchers, one scheduler per device, and remembers those that live for whoever looks at queues."""
 
-    def __init__(self, clock: LoopClock, observers: Sequence[BatchObserver]) -> None:
+    def __init__(self, clock: LoopClock, threads: Executor, observers: Sequence[BatchObserver]) -> None:
         self._clock = clock
+        self._threads = threads
         self._observers = observers
         self._schedulers: dict[Device, DeviceScheduler] = {}
         self._live: weakref.WeakKeyDictionary[Batcher, tuple[VersionId, Device]] = weakref.WeakKeyDictionary()
@@ -85,7 +91,8 @@ class Batchers:
         self, version: VersionId, model: LoadedModel, spec: ModelSpec, statistics: VersionStatistics
     ) -> Batcher:
         """Make a batcher; a `BatcherFactory`."""
-        context = BatcherContext(self._scheduler(model.device), self._clock, self._observers)
+        scheduler = self._scheduler(model.device, model.instances)
+        context = BatcherContext(scheduler, self._clock, self._threads, self._observers)
         batcher = Batcher(version, model, spec, statistics, context)
         self._live[batcher] = (version, model.device)
         return batcher
@@ -95,11 +102,14 @@ class Batchers:
         for batcher, (version, device) in list(self._live.items()):
             yield QueueView(version, device, batcher)
 
-    def _scheduler(self, device: Device) -> DeviceScheduler:
+    def _scheduler(self, device: Device, instances: int) -> DeviceScheduler:
+        """Return the device's scheduler, with room for all the instances that a model on it asks for."""
         if device not in self._schedulers:
             slots = usable_cpus() if device.kind == "cpu" else SLOTS_PER_ACCELERATOR
             self._schedulers[device] = DeviceScheduler(device, slots)
-        return self._schedulers[device]
+        scheduler = self._schedulers[device]
+        scheduler.slots = max(scheduler.slots, instances)
+        return scheduler
 
 
 class Gateway:
@@ -198,9 +208,18 @@ class Gateway:
         batch_observers: list[BatchObserver] = [self._metrics.batches]
         if tracing is not None:
             batch_observers.append(BatchTracer(tracing))
-        batchers = Batchers(self._clock, batch_observers)
+        # Their own: behind the loads and hashing of the default executor a batch could wait for minutes.
+        threads = enter.enter_context(ThreadPoolExecutor(COPY_THREADS, "batch-copy"))
+        batchers = Batchers(self._clock, threads, batch_observers)
         self._manager = await enter.enter_async_context(self._model_manager(batchers))
-        self._stack = self._request_stack(tracing)
+        self._telemetry = RequestTelemetry(
+            clock=self._clock,
+            metrics=self._metrics.requests,
+            tracing=tracing,
+            access_log=AccessLog() if self._config.telemetry.log.access else None,
+        )
+        options = wiring.stack_options(self._config.server)
+        self._stack = build_stack(Router(self._manager), options, self._telemetry)
         self._metrics.watch(
             ServerSources(
                 catalog=self._manager,
@@ -209,20 +228,32 @@ class Gateway:
             )
         )
         repository = self._repository()
-        context = self._api_context(repository, trace_settings)
+        # Before the listeners, whose end drops the requests that are being decoded.
+        decode_pool = await enter.enter_async_context(
+            DecodePool(max_bytes=int(self._config.server.admission.max_inflight_bytes))
+        )
+        context = self._api_context(repository, trace_settings, decode_pool)
         await self._listen(context)
         await enter.enter_async_context(repository)
 
     async def _tracing(self) -> tuple[Tracing | None, InMemoryTraceSettings]:
         options = wiring.tracing_options(self._config)
         sampler = TraceSampler(options)
-        settings = InMemoryTraceSettings(sampler.start_values(), sampler.changed)
+        settings = InMemoryTraceSettings(sampler.start_values(), sampler.changed, self._knows)
         sampler.follow(settings.get)
         if options.endpoint is None:
             return None, settings
         pipeline = TracePipeline(options, otlp_exporter(options))
         await self._resources.enter_async_context(pipeline)
         return Tracing(pipeline.tracer, sampler, Timeline(self._clock)), settings
+
+    def _knows(self, model: str) -> bool:
+        """Whether there is such a model, ready or not."""
+        try:
+            self._manager.ready_versions(model)
+        except NotFound:
+            return False
+        return True
 
     def _model_manager(self, batchers: Batchers) -> ModelManager:
         backend = OnnxRuntimeBackend(notice=lambda sentence: _log.warning("%s", sentence))
@@ -233,17 +264,11 @@ class Gateway:
                 clock=self._clock,
                 warm_up=warm_up,
                 observers=(self._metrics.lifecycle, self._readiness, *self._observers),
+                on_change=self._readiness.notify,
+                load_concurrency=self._config.server.load_concurrency,
+                retry_pauses_s=wiring.retry_pauses_s(self._config),
             )
         )
-
-    def _request_stack(self, tracing: Tracing | None) -> RequestStack:
-        telemetry = RequestTelemetry(
-            clock=self._clock,
-            metrics=self._metrics.requests,
-            tracing=tracing,
-            access_log=AccessLog() if self._config.telemetry.log.access else None,
-        )
-        return build_stack(Router(self._manager), wiring.stack_options(self._config.server), telemetry)
 
     def _repository(self) -> RepositoryController:
         settings = self._config.repository
@@ -253,11 +278,17 @@ class Gateway:
             wiring.model_sources(self._config, options),
             RepositoryMode(settings.mode if settings else "none"),
             private=lambda directory: FileSystemSource("operator", directory, options=options),
-            load_at_start=settings.load_at_start if settings else (),
+            options=ControlOptions(
+                load_at_start=settings.load_at_start if settings else (),
+                required=wiring.required_models(self._config),
+            ),
         )
 
     def _api_context(
-        self, repository: RepositoryController, trace_settings: InMemoryTraceSettings
+        self,
+        repository: RepositoryController,
+        trace_settings: InMemoryTraceSettings,
+        decode_pool: DecodePool,
     ) -> ApiContext:
         server = self._config.server
         return ApiContext(
@@ -270,7 +301,8 @@ class Gateway:
             log_settings=InMemoryLogSettings(self._logging.values(), self._logging.changed),
             limits=wiring.protocol_limits(server),
             profile=wiring.status_profile(server),
-            refused=self._metrics.requests.refused,
+            refused=self._telemetry.refused,
+            decode_pool=decode_pool,
             max_stream_inflight=server.grpc.max_stream_inflight,
         )
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gateway.api.server_metadata import installed_metadata
+from gateway.config.merging import merged
+from gateway.core.options import ModelSpec
 from gateway.layers.admission import AdmissionLimits
 from gateway.layers.stack import StackOptions
+from gateway.models.repository import EVERY_MODEL
+from gateway.models.retrying import RETRY_PAUSES_S
 from gateway.protocol.limits import ProtocolLimits
 from gateway.protocol.status import StatusProfile
 from gateway.registry.filesystem import FileSystemSource, SourceOptions
@@ -22,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateway.config.schema import GatewayConfig, ServerSettings, TlsSettings
-    from gateway.core.options import ModelSpec
 
 
 def http_options(server: ServerSettings) -> HttpServerOptions:
@@ -46,12 +51,23 @@ def http_options(server: ServerSettings) -> HttpServerOptions:
 
 def metrics_options(server: ServerSettings) -> HttpServerOptions:
     """Return the options of the metrics listener."""
-    return HttpServerOptions(host=server.host, port=server.ports.metrics, tls=_tls(server.http.tls))
+    return _internal_options(server, server.host, server.ports.metrics)
 
 
 def admin_options(server: ServerSettings) -> HttpServerOptions:
     """Return the options of the administration listener."""
-    return HttpServerOptions(host=server.admin_host, port=server.ports.admin, tls=_tls(server.http.tls))
+    return _internal_options(server, server.admin_host, server.ports.admin)
+
+
+def _internal_options(server: ServerSettings, host: str, port: int) -> HttpServerOptions:
+    """Return the options of a listener that takes no inference: the same limits, no CORS."""
+    return HttpServerOptions(
+        host=host,
+        port=port,
+        limits=_http_limits(server),
+        keep_alive_s=server.http.keep_alive_timeout_s,
+        tls=_tls(server.http.tls),
+    )
 
 
 def grpc_options(server: ServerSettings) -> GrpcServerOptions:
@@ -61,14 +77,19 @@ def grpc_options(server: ServerSettings) -> GrpcServerOptions:
         host=server.host,
         port=server.ports.grpc,
         max_receive_bytes=int(server.limits.max_body_bytes),
+        max_send_bytes=-1 if grpc.max_send_bytes is None else int(grpc.max_send_bytes),
         accept_compression=grpc.accept_compression,
         response_compression=grpc.response_compression,
         max_metadata_bytes=int(grpc.max_metadata_bytes),
+        max_connections=grpc.max_connections,
         max_concurrent_rpcs=grpc.max_concurrent_rpcs,
         max_concurrent_streams=grpc.max_concurrent_streams,
         keepalive_time_s=grpc.keepalive_time_s,
         keepalive_timeout_s=grpc.keepalive_timeout_s,
+        min_ping_interval_s=grpc.min_ping_interval_s,
+        max_connection_idle_s=grpc.max_connection_idle_s,
         max_connection_age_s=grpc.max_connection_age_s,
+        max_connection_age_grace_s=grpc.max_connection_age_grace_s,
         tls=_tls(grpc.tls),
     )
 
@@ -83,10 +104,14 @@ def _http_limits(server: ServerSettings) -> HttpLimits:
         max_buffered_bytes=int(http.max_buffered_bytes),
         max_headers=http.max_headers,
         max_header_bytes=int(http.max_header_bytes),
+        max_url_bytes=int(http.max_url_bytes),
+        max_pipelined=http.max_pipelined,
         max_connections=http.max_connections,
         header_timeout_s=http.header_timeout_s,
         body_timeout_s=http.body_timeout_s,
         min_body_rate=float(http.min_body_rate),
+        send_timeout_s=http.send_timeout_s,
+        linger_s=http.linger_s,
     )
 
 
@@ -103,9 +128,13 @@ def protocol_limits(server: ServerSettings) -> ProtocolLimits:
         max_body_bytes=int(limits.max_body_bytes),
         max_json_depth=limits.max_json_depth,
         max_tensor_elements=limits.max_tensor_elements,
+        max_bytes_elements=limits.max_bytes_elements,
+        max_rank=limits.max_rank,
         max_inputs=limits.max_inputs,
         max_outputs=limits.max_outputs,
         max_parameters=limits.max_parameters,
+        max_name_bytes=int(limits.max_name_bytes),
+        max_parameter_bytes=int(limits.max_parameter_bytes),
     )
 
 
@@ -131,30 +160,55 @@ def log_options(config: GatewayConfig) -> LogOptions:
 
 
 def tracing_options(config: GatewayConfig) -> TracingOptions:
-    """Return where traces go."""
+    """Return where traces go, told as this release's.
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: the package runs from files that were never installed.
+    """
     tracing = config.telemetry.tracing
     return TracingOptions(
         endpoint=tracing.endpoint,
         sample_ratio=tracing.sample_ratio,
         service_name=tracing.service_name,
+        service_version=installed_metadata().version,
     )
 
 
 def source_options(config: GatewayConfig) -> SourceOptions:
-    """Return how sources describe a model: its own entry wins over the defaults, they over config.pbtxt."""
+    """Return how sources describe a model: its own entry wins over the defaults, they over config.pbtxt.
+
+    `adjust` raises ModelLoadError where they contradict each other (see `merged`).
+    """
     settings = {model.name: model for model in config.models}
 
     def adjust(spec: ModelSpec) -> ModelSpec:
-        spec = config.defaults.apply(spec)
-        own = settings.get(spec.name)
-        return own.apply(spec) if own else spec
+        return merged(spec, config.defaults, settings.get(spec.name))
 
     def label_files(model: str) -> Mapping[str, str]:
         own = settings.get(model)
         return {**config.defaults.labels, **(own.labels if own else {})}
 
-    interval_s = config.repository.poll_interval_s if config.repository else 15.0
-    return SourceOptions(adjust=adjust, label_files=label_files, poll_interval_s=interval_s)
+    options = SourceOptions(adjust=adjust, label_files=label_files)
+    if (repository := config.repository) is None:
+        return options
+    return replace(options, poll_interval_s=repository.poll_interval_s, settle_s=repository.settle_s)
+
+
+def required_models(config: GatewayConfig) -> frozenset[str]:
+    """Return the models that the file names and the server must have; on demand they are not required."""
+    repository = config.repository
+    names = {model.name for model in config.models}
+    if repository is not None and repository.mode == "explicit":
+        start = set(repository.load_at_start)
+        names = (start | names if EVERY_MODEL in start else start) - {EVERY_MODEL}
+    adjust = source_options(config).adjust
+    return frozenset(name for name in names if adjust(ModelSpec(name=name)).required)
+
+
+def retry_pauses_s(config: GatewayConfig) -> tuple[float, ...]:
+    """Return when failed loads are tried again: not where clients load, for they are told and ask again."""
+    explicit = config.repository is not None and config.repository.mode == "explicit"
+    return () if explicit else RETRY_PAUSES_S
 
 
 def model_sources(config: GatewayConfig, options: SourceOptions) -> list[FileSystemSource]:
@@ -162,5 +216,5 @@ def model_sources(config: GatewayConfig, options: SourceOptions) -> list[FileSys
     paths = {model.name: model.path for model in config.models if model.path is not None}
     sources = [FileSystemSource("models", models=paths, options=options)] if paths else []
     if config.repository is not None:
-        sources.append(FileSystemSource("repository", config.repository.path, options=options))
+        sources.append(FileSystemSource("repository", config.repository.path, options=options, exclude=paths))
     return sources

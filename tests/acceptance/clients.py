@@ -14,13 +14,15 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 import tritonclient.http
 import tritonclient.http.aio
-from tests.acceptance.process import PATIENCE_S
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from tests.acceptance.process import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
+
     from tests.acceptance.process import RunningGateway
 
 KINDS: Final = ("http", "grpc", "http.aio", "grpc.aio")

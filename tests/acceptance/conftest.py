@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 from tests.acceptance.clients import KINDS, Client, connected
 from tests.acceptance.process import ROOT, RunningGateway, serving
 from tests.acceptance.zoo import write_config, write_zoo, zoo_config

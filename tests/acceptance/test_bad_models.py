@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto, helper
+
 from tests.acceptance.clients import AioClient, Client, connected, floats, refusal
 from tests.acceptance.process import RunningGateway, serving
 from tests.acceptance.zoo import model, save, scaled, tensor

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from tests.acceptance.clients import floats
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from tests.acceptance.clients import Client, floats, refusal
 from tritonclient.utils import InferenceServerException
+
+from tests.acceptance.clients import Client, floats, refusal
 
 if TYPE_CHECKING:
     from tests.acceptance.process import RunningGateway

@@ -20,11 +20,12 @@ import onnxruntime
 import pytest
 import tritonclient.grpc.aio
 import tritonclient.http.aio
+from tritonclient.utils import np_to_triton_dtype
+
 from tests.acceptance.clients import connected
 from tests.acceptance.process import ROOT, RunningGateway, serving
 from tests.acceptance.test_describe import counters
 from tests.acceptance.zoo import write_config
-from tritonclient.utils import np_to_triton_dtype
 
 if TYPE_CHECKING:
     from pathlib import Path

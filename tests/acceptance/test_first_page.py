@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 import pytest
+
 from tests.acceptance.process import ROOT, RunningGateway
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
+
 from tests.acceptance.clients import Client, floats
 from tests.acceptance.process import ROOT
 

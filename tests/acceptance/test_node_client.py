@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import pytest
+
 from tests.acceptance.process import ROOT, RunningGateway
 
 pytestmark = pytest.mark.network

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from tests.acceptance.clients import Client, floats, refusal
 
 if TYPE_CHECKING:

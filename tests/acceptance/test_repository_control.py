@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from tests.acceptance.clients import KINDS, Client, connected, floats, refusal
 from tests.acceptance.process import RunningGateway, serving
 from tests.acceptance.zoo import save, scaled

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.grpc.aio
+from tritonclient.utils import InferenceServerException
+
 from tests.acceptance.clients import Client, LoopThread, connected, floats
 from tests.acceptance.process import RunningGateway, until
 from tests.acceptance.test_describe import counters
-from tritonclient.utils import InferenceServerException
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

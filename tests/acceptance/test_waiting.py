@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pytest
+from tritonclient.utils import InferenceServerException
+
 from tests.acceptance.clients import CANCELLED, KINDS, Client, connected, refusal
 from tests.acceptance.process import RunningGateway, until
 from tests.acceptance.test_describe import counters
-from tritonclient.utils import InferenceServerException
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

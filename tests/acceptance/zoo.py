@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import onnx
 from onnx import TensorProto, helper
+
 from tests.acceptance.process import ROOT
 
 if TYPE_CHECKING:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.api.drivers import DECOUPLED, Catalog, Repository
 
 from gateway.api.context import ApiContext
 from gateway.api.readiness import ReadinessNotifier
 from gateway.api.server_metadata import ServerMetadata
 from gateway.core.types import VersionState
 from gateway.testing import EchoService, VirtualClock
+from tests.api.drivers import DECOUPLED, Catalog, Repository
 
 
 @pytest.fixture

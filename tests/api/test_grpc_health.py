@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.api.drivers import StreamCall, call
 
 from gateway._proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from gateway.api.errors import ErrorTranslator
@@ -15,14 +14,14 @@ from gateway.core.calls import RpcFailure
 from gateway.core.types import VersionId, VersionState, VersionStatus
 from gateway.protocol.status import GrpcCode, StatusProfile
 from gateway.testing import settle
+from tests.api.drivers import StreamCall, call
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.api.drivers import Catalog
-
     from gateway.api.readiness import ReadinessNotifier
     from gateway.core.calls import RpcService
+    from tests.api.drivers import Catalog
 
 SERVING = HealthCheckResponse.SERVING
 NOT_SERVING = HealthCheckResponse.NOT_SERVING

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from tests.api.drivers import Catalog, Repository, UnaryCall, call
-from tests.api.messages import infer, rows_of
 
 from gateway._proto import open_inference_pb2 as pb
 from gateway.api.grpc_inference import SERVICE_NAME, inference_service
 from gateway.core.calls import RpcFailure, RpcService
 from gateway.core.errors import (
     BackendError,
+    BackendUnavailable,
     DeadlineExceeded,
     GatewayError,
     ModelLoadError,
@@ -23,16 +23,17 @@ from gateway.core.errors import (
     Overloaded,
     Unavailable,
 )
-from gateway.core.types import VersionState
+from gateway.core.types import InferRequest, VersionState
 from gateway.protocol.status import GrpcCode
-from gateway.testing import EchoService, settle
+from gateway.testing import EchoService, VirtualClock, settle
+from tests.api.drivers import Catalog, Repository, UnaryCall, call
+from tests.api.messages import infer, rows_of
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from gateway.api.context import ApiContext
     from gateway.api.readiness import ReadinessNotifier
-    from gateway.testing import VirtualClock
 
 SHARED_MEMORY = "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."
 
@@ -58,12 +59,12 @@ async def failure(grpc: RpcService, method: str, request: Message | bytes = b"")
 
 async def test_what_cannot_be_decoded_is_counted_once(context: ApiContext) -> None:
     """A message that is no request is reported; one that the service refuses is the service's to count."""
-    refused: list[Exception] = []
+    refused: list[InferRequest] = []
     service = EchoService()
-    counting = replace(context, service=service, refused=lambda _model, error, _s: refused.append(error))
+    counting = replace(context, service=service, refused=lambda request, _: refused.append(request))
     grpc = inference_service(counting)
     await failure(grpc, "ModelInfer", b"\xff")
-    assert len(refused) == 1
+    assert [(request.model_name, request.received_bytes) for request in refused] == [("", 1)]
     service.refuse = Overloaded("full")
     await failure(grpc, "ModelInfer", infer())
     assert len(refused) == 1
@@ -375,6 +376,32 @@ async def test_a_load_that_fails_by_what_was_sent_is_the_clients_mistake(
     request.parameters["config"].string_param = "{"
     failed = await failure(grpc, "RepositoryModelLoad", request)
     assert failed == (GrpcCode.INVALID_ARGUMENT, "failed to load 'rows'")
+
+
+@pytest.mark.parametrize("cause", [OSError(errno.ENOSPC, "full"), BackendUnavailable("the device is lost")])
+async def test_a_load_that_fails_by_what_the_server_lacks_is_not_the_clients_mistake(
+    grpc: RpcService, repository: Repository, cause: Exception
+) -> None:
+    """A full disk or a lost device stays INTERNAL, with or without a configuration."""
+    repository.refuse = ModelLoadError("failed to load 'rows'")
+    repository.refuse.__cause__ = cause
+    request = pb.RepositoryModelLoadRequest(model_name="rows")
+    request.parameters["config"].string_param = "{"
+    assert (await failure(grpc, "RepositoryModelLoad", request))[0] == GrpcCode.INTERNAL
+
+
+async def test_an_answer_whose_timing_cannot_be_told_is_still_an_answer(context: ApiContext) -> None:
+    """A failure between the response and its trailers ends the call with a status."""
+
+    class Stopped(VirtualClock):
+        def now_s(self) -> float:
+            raise RuntimeError("no time")
+
+    unary = UnaryCall(infer(), {"x-server-timing": "1"})
+    inference_service(replace(context, clock=Stopped())).begin["ModelInfer"](unary)
+    with pytest.raises(RpcFailure) as caught:
+        await unary.outcome()
+    assert caught.value.status.code == GrpcCode.INTERNAL
 
 
 async def test_trace_settings(grpc: RpcService) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2 as oracle
-from tests.api.drivers import StreamCall
 
 from gateway.api.grpc_reflection import SERVICE_NAMES
 from gateway.api.grpc_services import rpc_services
 from gateway.core.calls import RpcFailure
+from gateway.protocol.status import GrpcCode
+from tests.api.drivers import StreamCall
 
 if TYPE_CHECKING:
     from gateway.api.context import ApiContext
+    from gateway.api.readiness import ReadinessNotifier
 
 
 async def ask(context: ApiContext, version: str, *requests: Any) -> list[Any]:
@@ -113,3 +116,31 @@ async def test_garbage_ends_the_stream(context: ApiContext) -> None:
     with pytest.raises(RpcFailure) as caught:
         await service.stream["ServerReflectionInfo"](stream)
     assert caught.value.status.code == 3
+
+
+async def test_an_idle_stream_ends_when_the_server_goes(
+    context: ApiContext, readiness: ReadinessNotifier
+) -> None:
+    """A client that keeps its stream open does not hold up the shutdown; earlier changes end nothing."""
+    stream = StreamCall()
+    request = oracle.ServerReflectionRequest(list_services="")
+    running = asyncio.ensure_future(rpc_services(context)[-1].stream["ServerReflectionInfo"](stream))
+    for _ in range(2):
+        stream.write(request.SerializeToString())
+        await stream.receive()
+        readiness.begin_drain()
+    readiness.close()
+    readiness.notify()
+    with pytest.raises(RpcFailure) as caught:
+        await running
+    assert caught.value.status.code == GrpcCode.UNAVAILABLE
+
+
+async def test_a_stream_opened_while_the_server_goes_ends(
+    context: ApiContext, readiness: ReadinessNotifier
+) -> None:
+    """What comes after the streams were told to end is told at once."""
+    readiness.close()
+    with pytest.raises(RpcFailure) as caught:
+        await rpc_services(context)[-1].stream["ServerReflectionInfo"](StreamCall())
+    assert caught.value.status.code == GrpcCode.UNAVAILABLE

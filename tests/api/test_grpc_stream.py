@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.api.drivers import StreamCall
-from tests.api.messages import infer, rows_of, stream_response
 
 from gateway.api.grpc_inference import inference_service
 from gateway.core.calls import RpcFailure
 from gateway.core.errors import BackendError, Draining, InvalidRequest
 from gateway.protocol.status import GrpcCode
 from gateway.testing import EchoService, settle
+from tests.api.drivers import StreamCall
+from tests.api.messages import infer, rows_of, stream_response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 import pytest
-from tests.api.drivers import HttpDriver
 
 from gateway.api.http_routes import http_routes
 from gateway.core.errors import (
@@ -26,17 +27,17 @@ from gateway.core.errors import (
 )
 from gateway.protocol.status import StatusProfile
 from gateway.testing import EchoService, settle
+from tests.api.drivers import HttpDriver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from tests.api.drivers import Catalog, Repository
 
     from gateway.api.context import ApiContext
     from gateway.api.readiness import ReadinessNotifier
     from gateway.core.calls import HttpResponse
     from gateway.core.types import InferRequest, InferResponse
     from gateway.testing import VirtualClock
+    from tests.api.drivers import Catalog, Repository
 
 SHARED_MEMORY = "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable."
 
@@ -356,12 +357,18 @@ async def test_a_client_that_goes_cancels_its_request(context: ApiContext) -> No
 
 async def test_what_cannot_be_decoded_is_counted_once(context: ApiContext) -> None:
     """A refusal before the service is told of with its model; one by the service is not."""
-    refused: list[tuple[str, Exception, float]] = []
+    refused: list[tuple[InferRequest, Exception]] = []
     service = EchoService()
     counting = replace(context, service=service, refused=lambda *told: refused.append(told))
     http = HttpDriver(http_routes(counting))
-    await http.fetch("POST", "/v2/models/rows/infer", b"{")
-    assert [(model, type(error)) for model, error, _ in refused] == [("rows", InvalidRequest)]
+    await http.fetch("POST", "/v2/models/rows/versions/1/infer", b"{", {"traceparent": "as sent"})
+    ((request, error),) = refused
+    assert (request.model_name, request.model_version, request.received_bytes) == ("rows", "1", 1)
+    assert request.headers["traceparent"] == "as sent"
+    assert type(error) is InvalidRequest
+    refused.clear()
+    await http.fetch("POST", "/v2/models/rows/generate_stream", b"{")
+    assert [told.model_name for told, _ in refused] == ["rows"]
     service.refuse = Overloaded("full")
     await http.fetch("POST", "/v2/models/rows/infer", INFER)
     assert len(refused) == 1
@@ -506,3 +513,22 @@ async def test_generate_stream_cancelled_before_it_answers(context: ApiContext) 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert script.closed == 1
+
+
+class Body(bytearray):
+    """A body whose end can be watched."""
+
+
+async def test_a_refused_body_is_let_go_at_once(context: ApiContext) -> None:
+    """Nothing about the refusal keeps the request's bytes, garbage collector or not."""
+    http = HttpDriver(http_routes(context))
+    body = Body(b'{"inputs": ["' + b"x" * 1000)
+    watched = weakref.ref(body)
+    gc.disable()
+    try:
+        answer = await http.fetch("POST", "/v2/models/rows/infer", body)
+        assert answer.status == 400
+        del body
+        assert watched() is None
+    finally:
+        gc.enable()

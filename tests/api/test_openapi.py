@@ -9,12 +9,12 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.api.drivers import HttpDriver
 
 from gateway.api.http_routes import http_routes
 from gateway.api.openapi import DESCRIPTIONS, description_of, openapi_document
 from gateway.api.server_metadata import ServerMetadata
 from gateway.core.calls import HttpRoute
+from tests.api.drivers import HttpDriver
 
 if TYPE_CHECKING:
     from gateway.api.context import ApiContext

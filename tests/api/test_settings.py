@@ -55,6 +55,32 @@ def test_trace_settings_tell_of_changes() -> None:
     assert heard == [("m", settings.get("m"))]
 
 
+def test_trace_settings_of_models_that_are_gone_are_dropped() -> None:
+    """Models that come and go leave nothing behind, and the listener hears that they have no settings."""
+    there = {"a", "b"}
+    heard: list[tuple[str, TraceValues]] = []
+    settings = InMemoryTraceSettings(
+        on_change=lambda model, values: heard.append((model, values)), exists=there.__contains__
+    )
+    settings.update({"trace_count": ("3",)}, "a")
+    settings.update({"trace_count": ("4",)}, "b")
+    there.remove("a")
+    settings.update({"trace_count": ("5",)}, "b")
+    assert heard[-2:] == [("a", {}), ("b", settings.get("b"))]
+    assert settings.get("a") == settings.get()
+
+
+def test_a_model_whose_settings_were_all_put_back_has_none_of_its_own() -> None:
+    """The listener hears that the server's are in force again, and later changes of those are followed."""
+    heard: list[tuple[str, TraceValues]] = []
+    settings = InMemoryTraceSettings(on_change=lambda model, values: heard.append((model, values)))
+    settings.update({"trace_rate": ("5",), "trace_count": ("1",)}, "m")
+    settings.update({"trace_rate": ()}, "m")
+    assert heard[-1] == ("m", settings.get("m"))
+    assert settings.update({"trace_count": ()}, "m") == settings.get()
+    assert heard[-1] == ("m", {})
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from tests.backends.graphs import batch, identity, save
 
 from gateway.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gateway.core.errors import ModelLoadError
 from gateway.core.options import LoadOptions, ModelSpec
 from gateway.core.types import Array, Artifact
 from gateway.testing import FakeBackend, identity_signature
+from tests.backends.graphs import batch, identity, save
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

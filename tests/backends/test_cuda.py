@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from onnx import TensorProto
-from tests.backends.graphs import batch, identity, save
 
 from gateway.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gateway.backends.onnxruntime.session import CudaLibraries, available_providers
 from gateway.core.options import LoadOptions, ModelSpec
 from gateway.core.types import Datatype, Device
+from tests.backends.graphs import batch, identity, save
 
 if TYPE_CHECKING:
     from pathlib import Path

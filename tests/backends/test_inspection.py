@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tests.backends.graphs import FLOAT, batch, identity, load, model, save, tensor
 
 from gateway.backends.onnxruntime.inspector import InspectionLimits, inspect_file
 from gateway.core.errors import ModelLoadError
 from gateway.core.types import Artifact
+from tests.backends.graphs import FLOAT, batch, identity, load, model, save, tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable

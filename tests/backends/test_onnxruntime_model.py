@@ -11,12 +11,12 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tests.backends.graphs import FLOAT, batch, identity, load, model, one_op, save, tensor
 
 from gateway.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gateway.core.errors import BackendError, BackendUnavailable, InvalidRequest, ModelLoadError
 from gateway.core.options import WarmUp
 from gateway.core.types import Artifact, Datatype, TensorSpec
+from tests.backends.graphs import FLOAT, batch, identity, load, model, one_op, save, tensor
 
 ROOT = Path(__file__).resolve().parents[2]
 ELEMENTS = {

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tests.backends.graphs import batch, load, model, one_op, save, tensor
 
 from gateway.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gateway.backends.onnxruntime.graph import GraphReport, GraphTensor
 from gateway.backends.onnxruntime.signature import Claim, read_signature
 from gateway.core.errors import ModelLoadError
 from gateway.core.options import BatchingOptions, ModelSpec, WarmUp
+from tests.backends.graphs import batch, load, model, one_op, save, tensor
 
 if TYPE_CHECKING:
     from pathlib import Path

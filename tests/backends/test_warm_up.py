@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from tests.backends.graphs import load, model, save, tensor
 
 from gateway.backends.warm_up import warm_up
 from gateway.core.errors import ModelLoadError
 from gateway.core.options import BatchingOptions, ModelSpec, PadRule, WarmUp
 from gateway.core.types import Batch, BatchResult, Datatype, ModelSignature, TensorSpec
 from gateway.testing import FakeLoadedModel, VirtualClock, identity_signature
+from tests.backends.graphs import load, model, save, tensor
 
 if TYPE_CHECKING:
     from pathlib import Path

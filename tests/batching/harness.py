@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +13,20 @@ from gateway.core.options import BatchingOptions, ModelSpec
 from gateway.core.statistics import VersionStatistics
 from gateway.core.types import CPU, Array, InferRequest, InferResponse, VersionId
 from gateway.testing import FakeLoadedModel, RecordingObserver, VirtualClock, infer_request
+
+if TYPE_CHECKING:
+    from gateway.core.interfaces import BatchObserver
+
+
+class CountingThreads(ThreadPoolExecutor):
+    """Threads that know how much work they were given."""
+
+    calls = 0
+
+    def submit(self, *call: Any, **named: Any) -> Future[Any]:
+        self.calls += 1
+        return super().submit(*call, **named)
+
 
 VERSION = VersionId("fake", 3, "digest")
 
@@ -26,9 +41,11 @@ class Harness:
     statistics: VersionStatistics = field(default_factory=VersionStatistics)
     observer: RecordingObserver = field(default_factory=RecordingObserver)
     scheduler: DeviceScheduler = field(default_factory=lambda: DeviceScheduler(CPU, 8))
+    observers: tuple[BatchObserver, ...] = ()
+    threads: CountingThreads = field(default_factory=lambda: CountingThreads(1))
 
     def __post_init__(self) -> None:
-        context = BatcherContext(self.scheduler, self.clock, (self.observer,))
+        context = BatcherContext(self.scheduler, self.clock, self.threads, (*self.observers, self.observer))
         spec = ModelSpec(name="fake", batching=self.options)
         self.batcher = Batcher(VERSION, self.model, spec, self.statistics, context)
 

@@ -203,6 +203,15 @@ def test_small_slices_are_copied_and_large_ones_are_views() -> None:
         assert np.shares_memory(tensor.array, output) is shared
 
 
+def test_less_than_half_of_an_output_is_copied_out() -> None:
+    """A member of many does not keep the whole batch's output alive, however large its own part."""
+    bench = Bench([spec("a", -1)], [spec("y", -1, -1)])
+    (job,) = bench.jobs(a=f32([0]))
+    output = np.zeros((3, SMALL_BYTES), np.float32)
+    (tensor,) = bench.splitter.split({"y": output}, {}, job, 1)
+    assert tensor.array.base is None
+
+
 def test_a_sole_member_gets_the_output_itself() -> None:
     """Nothing is copied where nothing else is kept alive."""
     bench = Bench([spec("a", -1)], [Y])

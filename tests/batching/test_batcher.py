@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from tests.batching.harness import VERSION, Harness, request, rows, tags_of
 
 from gateway.batching.execution import OFF_LOOP_BYTES
 from gateway.batching.scheduler import DeviceScheduler
@@ -34,14 +33,18 @@ from gateway.core.types import (
     Datatype,
     ModelSignature,
     RequestedOutput,
+    Tensor,
     TensorSpec,
 )
 from gateway.testing import FakeLoadedModel, gather_results, identity_signature, infer_request, settle
+from tests.batching.harness import VERSION, Harness, request, rows, tags_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from gateway.core.events import CompletedBatch
     from gateway.core.pending import Pending
+    from gateway.core.types import InferRequest, VersionId
 
 POISON = 666.0
 UNBATCHED = ModelSignature(
@@ -173,6 +176,88 @@ async def test_large_inputs_are_assembled_off_the_loop_and_come_out_right() -> N
     for pending, array in zip(pendings, arrays, strict=True):
         np.testing.assert_array_equal((await pending).outputs[0].array, array)
     assert harness.batch_rows() == [2]
+    assert harness.threads.calls == 2, "the inputs together, the outputs apart"
+
+
+ANY_LENGTH = TensorSpec("x", Datatype.FP32, (-1,), None)
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        ModelSignature((ANY_LENGTH,), (TensorSpec("y", Datatype.FP32, (-1,), None),)),
+        ModelSignature(
+            (ANY_LENGTH, TensorSpec("rows", Datatype.FP32, (-1, 1))),
+            (TensorSpec("y", Datatype.FP32, (-1, 1)),),
+        ),
+    ],
+    ids=["model without batch axis", "input without batch axis"],
+)
+async def test_large_inputs_without_a_batch_axis_are_copied_off_the_loop(signature: ModelSignature) -> None:
+    """The bytes of the request decide, not those of its rows."""
+    harness = Harness(RowsModel(signature))
+    large = np.frombuffer(bytes(OFF_LOOP_BYTES), np.float32)
+    sent = infer_request(large)
+    sent.inputs = (*sent.inputs, *[Tensor("rows", Datatype.FP32, rows(1.0))][: len(signature.inputs) - 1])
+    await harness.batcher.submit(sent)
+    assert harness.threads.calls == 1
+
+
+class RowsModel(FakeLoadedModel):
+    """Answers with one row."""
+
+    async def infer(self, batch: Batch) -> BatchResult:
+        self.batches.append(batch)
+        return BatchResult({"y": rows(1.0)})
+
+
+async def test_large_outputs_are_copied_apart_off_the_loop() -> None:
+    """Many members of a large output each get their own rows, by way of a thread."""
+    features = OFF_LOOP_BYTES // 16
+    harness = Harness(WideModel(features))
+    pendings = [harness.batcher.submit(request(float(tag))) for tag in range(4)]
+    for tag, pending in enumerate(pendings):
+        array = (await pending).outputs[0].array
+        assert array.base is None, "nothing else is kept alive"
+        np.testing.assert_array_equal(array, np.full((1, features), tag, np.float32))
+    assert harness.threads.calls == 1
+    assert harness.statistics.success.count == 4
+
+
+@pytest.mark.parametrize(("turns", "calls"), [(2, 0), (20, 1)], ids=["in the run", "in the copying"])
+async def test_a_large_answer_on_its_way_is_waited_for_by_closing(turns: int, calls: int) -> None:
+    """Closing returns when the thread is done and everybody is answered."""
+    harness = Harness(WideModel(OFF_LOOP_BYTES // 8))
+    pendings = [harness.batcher.submit(request(float(tag))) for tag in range(2)]
+    await settle(turns)
+    assert harness.threads.calls == calls
+    await harness.batcher.aclose()
+    assert all(pending.response is not None for pending in pendings)
+
+
+async def test_parts_of_a_large_request_are_joined_off_the_loop() -> None:
+    """Each part is small, what they make together is not."""
+    features = OFF_LOOP_BYTES // 16
+    harness = Harness(WideModel(features), BatchingOptions(max_batch_rows=1, split_large=True))
+    answer = (await harness.batcher.submit(request(1.0, 2.0, 3.0, 4.0))).outputs[0].array
+    np.testing.assert_array_equal(answer, np.repeat(rows(1.0, 2.0, 3.0, 4.0), features, axis=1))
+    assert harness.threads.calls > 1
+
+
+class WideModel(FakeLoadedModel):
+    """Repeats its one feature many times."""
+
+    def __init__(self, features: int) -> None:
+        plain = identity_signature()
+        super().__init__(
+            ModelSignature(plain.inputs, (TensorSpec("y", Datatype.FP32, (-1, features)),)), instances=2
+        )
+        self._features = features
+
+    async def infer(self, batch: Batch) -> BatchResult:
+        self.batches.append(batch)
+        await asyncio.sleep(0)
+        return BatchResult({"y": np.repeat(batch.inputs["x"], self._features, axis=1)})
 
 
 async def test_variable_inputs_are_padded_together_and_cut_apart() -> None:
@@ -510,6 +595,54 @@ async def test_members_cancelled_during_a_bisection_are_left_out() -> None:
     assert 1.0 not in [tag for batch in harness.model.batches[1:] for tag in batch.inputs["x"].ravel()]
 
 
+async def test_waiting_parts_of_a_failed_batch_keep_their_deadlines() -> None:
+    """Whoever expires while the other half runs is told at once, never run again, and told of once."""
+    harness = held(poison=POISON)
+    until_s = harness.clock.now_s() + 1.0
+    tags = (POISON, 2.0, 3.0, 4.0)
+    pendings = [
+        harness.batcher.submit(request(tag, deadline_s=None if tag == 3.0 else until_s)) for tag in tags
+    ]
+    await settle()
+    hurried = harness.batcher.submit(request(5.0, deadline_s=harness.clock.now_s() + 0.4))
+    harness.clock.advance(0.4)
+    assert isinstance(hurried.error, DeadlineExceeded)
+    harness.model.release(1)
+    await settle()
+    assert harness.batch_rows() == [4, 2]
+    harness.clock.advance(0.6)
+    assert [type(pending.error) for pending in pendings] == [type(None)] * 3 + [DeadlineExceeded]
+    harness.model.release()
+    await outcomes(pendings)
+    ran = [batch.inputs["x"].ravel().tolist() for batch in harness.model.batches[2:]]
+    assert 4.0 not in [tag for batch in ran for tag in batch]
+    told = [member.request for batch in harness.observer.batches for member in batch.members]
+    told += [refused for _, refused, _ in harness.observer.rejected]
+    assert sorted(map(id, told)) == sorted(id(pending.request) for pending in [*pendings, hurried])
+
+
+class FailingObserver:
+    """Raises whatever it is told."""
+
+    def on_batch(self, batch: CompletedBatch) -> None:
+        raise ZeroDivisionError
+
+    def on_rejected(self, version: VersionId, request: InferRequest, error: GatewayError) -> None:
+        raise ZeroDivisionError
+
+
+async def test_an_observer_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """Requests are answered and refused as ever, later observers are told, and the log says so."""
+    harness = Harness(options=BatchingOptions(max_queue_rows=1), observers=(FailingObserver(),))
+    pending = harness.batcher.submit(request(1.0))
+    with pytest.raises(Overloaded):
+        harness.batcher.submit(request(2.0))
+    assert await outcomes([pending]) == [[1.0]]
+    await settle()
+    assert (len(harness.observer.batches), len(harness.observer.rejected)) == (1, 1)
+    assert [record.name for record in caplog.records] == ["gateway.batching.answers"] * 2
+
+
 class WrongModel(FakeLoadedModel):
     """Answers with the wrong number of rows, or raises what no backend should."""
 
@@ -688,6 +821,51 @@ async def test_closing_a_stream_frees_its_instance() -> None:
     (batch,) = harness.observer.batches
     assert [member.cancelled for member in batch.members] == [True]
     assert len(await read(harness.batcher.stream(request(3.0)))) == 2
+
+
+async def test_a_slow_reader_leaves_the_device_to_others() -> None:
+    """Between two responses its run has no room on the device; it waits for some before the next."""
+    scheduler = DeviceScheduler(CPU, 1)
+    streaming = Harness(decoupled(), scheduler=scheduler)
+    other = Harness(FakeLoadedModel(held=True), scheduler=scheduler, clock=streaming.clock)
+    async with aclosing(streaming.batcher.stream(request(1.0, 2.0))) as responses:  # type: ignore[type-var]
+        assert tags_of(await anext(responses)) == [1.0]
+        streaming.clock.advance(60.0)
+        pending = other.batcher.submit(request(3.0))
+        await settle()
+        assert other.model.running == 1
+        following = asyncio.create_task(read(responses))
+        await settle()
+        assert not following.done(), "the device is taken"
+        other.model.release()
+        assert [tags_of(response) for response in (await following)[:-1]] == [[2.0]]
+    assert await outcomes([pending]) == [[3.0]]
+    assert streaming.statistics.compute_infer.ns < 1e9, "its reader's time is not the model's"
+    assert scheduler.running == 0
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_stream_given_up_while_it_waits_for_the_device_leaves_nothing_taken(turns: int) -> None:
+    """Be it still waiting or just told to go on."""
+    scheduler = DeviceScheduler(CPU, 1)
+    streaming = Harness(decoupled(), scheduler=scheduler)
+    other = Harness(FakeLoadedModel(held=True), scheduler=scheduler, clock=streaming.clock)
+    responses = streaming.batcher.stream(request(1.0, 2.0))
+    await anext(responses)
+    streaming.clock.advance(60.0)
+    pending = other.batcher.submit(request(3.0))
+    await settle()
+    following = asyncio.create_task(read(responses))
+    await settle()
+    other.model.release()
+    await settle(turns)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await settle()
+    assert await outcomes([pending]) == [[3.0]]
+    assert (scheduler.running, streaming.batcher.running_rows) == (0, 0)
+    assert streaming.observer.batches[0].compute_infer_ns < 1e9, "its reader's time is not the model's"
+    assert len(await read(streaming.batcher.stream(request(2.0)))) == 2
 
 
 @pytest.mark.parametrize("turns", range(6))

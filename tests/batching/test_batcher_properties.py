@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.batching.harness import Harness
 
 from gateway.batching.scheduler import DeviceScheduler
 from gateway.core.errors import (
@@ -27,6 +26,7 @@ from gateway.core.errors import (
 from gateway.core.options import BatchingOptions, CutRule, PadRule
 from gateway.core.types import CPU, Array, Datatype, ModelSignature, TensorSpec
 from gateway.testing import FakeLoadedModel, infer_request, settle
+from tests.batching.harness import Harness
 
 if TYPE_CHECKING:
     from gateway.core.pending import Pending
@@ -107,6 +107,7 @@ class Traffic:
         for step in steps:
             await getattr(self, step[0] + "_")(*step[1:])
         self.harness.clock.advance(0.05)  # lets the last delay end
+        self.model.release()  # a run whose requests have all gone goes on, and closing waits for it
         for _ in range(100):
             if all(sent.pending.done for sent in self.sent):
                 break

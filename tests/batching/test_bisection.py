@@ -117,3 +117,17 @@ def test_draining_gives_up_what_was_not_run() -> None:
 def test_halves(size: int, parts: list[int]) -> None:
     """A batch is cut in the middle; a sole survivor is run by itself."""
     assert [len(part) for part in halves(range(size))] == parts
+
+
+def test_what_is_withdrawn_from_waiting_parts_is_not_handed_out() -> None:
+    """The rest of a part stays, an emptied part is gone and its reservation free again."""
+    bisection: Bisection[str] = Bisection(0.1)
+    assert bisection.divide(["a", "b", "c"], 0.4, 0.0)
+    assert bisection.withdraw(lambda member: member in "bc", 0.0) == ["b", "c"]
+    assert list(bisection.waiting()) == ["a"]
+    part = bisection.take()
+    assert part is not None
+    assert part.members == ["a"]
+    assert bisection.take() is None
+    assert not bisection.divide(["d"], 0.7, 0.0)
+    assert bisection.divide(["d"], 0.6, 0.0)

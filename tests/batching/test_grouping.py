@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.batching.grouping import Grouper
+from gateway.batching.grouping import SHARED_BYTES, Grouper
 from gateway.core.errors import InvalidRequest
 from gateway.core.options import BatchingOptions, PadRule
-from gateway.core.types import DATATYPE_OF_DTYPE as DATATYPES
 from gateway.core.types import Array, Datatype, InferRequest, ModelSignature, Tensor, TensorSpec
+
+DATATYPES = {datatype.dtype: datatype for datatype in Datatype}
 
 A = TensorSpec("a", Datatype.FP32, (-1, -1))
 B = TensorSpec("b", Datatype.FP32, (-1, -1), optional=True)
@@ -119,6 +120,29 @@ def test_a_model_without_batch_axis_has_one_row_whatever_its_shapes() -> None:
     whole = TensorSpec("a", Datatype.FP32, (-1, -1), batch_axis=None)
     layout = grouper(whole).layout(req(a=f32(7, 4)))
     assert (layout.rows, layout.shared, layout.positions) == (1, (), (0,))
+
+
+@pytest.mark.parametrize(
+    ("spec", "array", "compared"),
+    [
+        (A, f32(1, SHARED_BYTES // 4), True),
+        (A, f32(1, SHARED_BYTES // 4 + 1), False),
+        (TEXT, np.array([b"x"] * 1024, object), True),
+        (TEXT, np.array([b"x"] * 1025, object), False),
+        (TEXT, np.array([b"x" * (SHARED_BYTES + 1)], object), False),
+    ],
+)
+def test_large_inputs_without_a_batch_axis_are_not_compared(
+    spec: TensorSpec, array: Array, compared: bool
+) -> None:
+    """Comparing them would hold up the event loop: such a request shares a batch with no other."""
+    shared = TensorSpec("large", spec.datatype, (-1,) * array.ndim, batch_axis=None)
+    grouping = grouper(A, shared)
+    keys = []
+    for _ in range(2):
+        request = req(a=f32(1, 4), large=array)
+        keys.append(grouping.key(request, grouping.layout(request)))
+    assert (keys[0] == keys[1]) is compared
 
 
 def test_only_group_parameters_are_shared_with_the_batch() -> None:

@@ -1,10 +1,10 @@
 """The batcher, and the fake that stands in for services, as InferenceServices."""
 
 import pytest
-from tests.batching.harness import Harness, request
-from tests.batching.service_contract import InferenceServiceContract, ServiceUnderTest
 
 from gateway.testing import EchoService, FakeLoadedModel
+from tests.batching.harness import Harness, request
+from tests.batching.service_contract import InferenceServiceContract, ServiceUnderTest
 
 
 class TestBatcher(InferenceServiceContract):

@@ -1,21 +1,22 @@
 """A process that runs the serve command around a scripted server.
 
 The argument says how it behaves: `graceful` returns from `serve` as soon as it is told to stop; `stuck` never
-does; `loading` is never settled. `--ready-json` may follow.
+does; `loading` is never settled; `clinging` returns, but a thread that never ends keeps it from being freed.
+`--ready-json` may follow.
 """
 
 import asyncio
 import sys
+import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from tests.commands.catalog import FixedCatalog, status
-
 from gateway.app import Ports
-from gateway.commands.serve import serve
+from gateway.commands.serve import TEARDOWN_S, serve
 from gateway.config.schema import GatewayConfig, PortSettings, ServerSettings
 from gateway.core.interfaces import LifecycleObserver
+from tests.commands.catalog import FixedCatalog, status
 
 
 class ScriptedGateway:
@@ -35,6 +36,8 @@ class ScriptedGateway:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._behaviour == "clinging":
+            await asyncio.to_thread(threading.Event().wait)
         sys.stderr.write("freed\n")
 
     async def settled(self) -> None:
@@ -61,4 +64,5 @@ if __name__ == "__main__":
         GatewayConfig(server=free_ports),
         lambda _, observers: ScriptedGateway(sys.argv[1], observers),
         as_json="--ready-json" in sys.argv,
+        teardown_s=0.05 if sys.argv[1] == "clinging" else TEARDOWN_S,
     )

@@ -4,12 +4,12 @@ import io
 
 import pytest
 from rich.console import Console
-from tests.commands.catalog import PIXELS, FixedCatalog, status
 
 from gateway.app import Ports
 from gateway.commands.progress import PlainProgress, TerminalProgress, load_progress
 from gateway.commands.ready import Listening, announcement
 from gateway.core.types import ModelSignature, VersionState
+from tests.commands.catalog import PIXELS, FixedCatalog, status
 
 PORTS = Ports(http=8000, grpc=8001, metrics=8002, admin=8003)
 LOCAL = Listening("127.0.0.1", "127.0.0.1", PORTS)

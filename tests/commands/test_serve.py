@@ -66,6 +66,17 @@ def test_a_second_signal_stops_at_once() -> None:
     assert "freed" not in stderr
 
 
+def test_a_teardown_that_takes_too_long_is_given_up() -> None:
+    """Native code that does not return holds the process no longer than allowed; it says so, exit code 1."""
+    with serving("clinging") as process:
+        read_until(process.stdout, "print(json.load")
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate()
+    assert process.returncode == Exit.FAILED
+    assert "a model still ran 0.05 s after the grace period: ending without it" in stdout
+    assert "freed" not in stderr
+
+
 def test_a_signal_while_models_load_is_obeyed() -> None:
     """Start-up need not be over: nothing is announced and the exit code is 0."""
     with serving("loading", "--ready-json") as process:

@@ -88,6 +88,49 @@ def test_every_missing_file_has_the_line_that_names_it(file: Path, tmp_path: Pat
     assert len(lines) == 6
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "complaint"),
+    [
+        ("server: {ports: {http: 9000,\n grpc: 9000}}", 2, "port 9000 is given twice: for http"),
+        ("server:\n  host: 0.0.0.0\n  ports:\n    admin: 8000", 4, "twice: for http and for admin"),
+        ("server:\n  host: 300.1.1.1", 2, "'300.1.1.1' is no address"),
+        ("server:\n  http:\n    tls: {cert_file: text, key_file: text}", 3, "TLS files cannot be used"),
+        ("telemetry:\n  tracing:\n    endpoint: collector:4318", 3, "expected a URL such as http://"),
+        ("repository:\n  path: good\n  load_at_start: [a]", 1, "load_at_start needs mode 'explicit'"),
+        ("repository:\n  path: .\n  mode: explicit\n  load_at_start: [gone]", 4, "['gone'] are in no repos"),
+        ("models:\n- {name: m, path: bad}", 2, "field 'sequence_batching' is not supported"),
+        ("models:\n- {name: m, path: odd}", 2, "unable to find backend 'python'"),
+        (
+            "models:\n- name: m\n  path: good\n  onnxruntime: {intra_op_thread: 1}",
+            4,
+            "did you mean 'intra_op_threads'",
+        ),
+        ("defaults:\n  onnxruntime: {row_check: 7}\nmodels:\n- {name: m, path: good}", 2, "'row_check'"),
+        (
+            "models:\n- name: m\n  path: four\n  batching: {max_batch_rows: 8}",
+            3,
+            "asks for batches of 8 rows",
+        ),
+    ],
+)
+def test_what_serving_would_refuse_is_told_with_its_line(
+    file: Path, tmp_path: Path, text: str, line: int, complaint: str
+) -> None:
+    """Addresses, certificates, the collector, fields of config.pbtxt, options of the backend."""
+    make_model(tmp_path / "good")
+    make_model(tmp_path / "bad", "sequence_batching { }")
+    make_model(tmp_path / "odd", 'backend: "python"')
+    make_model(tmp_path / "four", "max_batch_size: 4")
+    (tmp_path / "text").write_text("no certificate")
+    result = validate(file, text)
+    assert result.exit_code == Exit.FAILED, result.stdout
+    lines = [
+        told for told in result.stderr.strip().removeprefix("gateway: ").splitlines() if complaint in told
+    ]
+    (told,) = lines
+    assert told.startswith(f"{file}:{line}:")
+
+
 def test_a_missing_configuration_file(tmp_path: Path) -> None:
     """The file is named and the code is that of a failure."""
     result = validate(tmp_path / "no.yaml")

@@ -7,8 +7,10 @@ import pytest
 from gateway.config.schema import GatewayConfig, check_config, load_config
 from gateway.config.yaml_file import parse_yaml
 from gateway.core.errors import ConfigError
-from gateway.core.options import BatchingOptions, ModelSpec, PadRule, VersionPolicy
+from gateway.core.options import BatchingOptions, InstanceGroup, ModelSpec, PadRule, VersionPolicy
 from gateway.core.types import Device
+
+LOW_LEVELS = "{name: m, path: x, batching: {priority_levels: 2}}"
 
 
 def config(text: str) -> GatewayConfig:
@@ -50,6 +52,12 @@ def test_an_empty_section_gives_the_documented_defaults() -> None:
         ("defaults: {batching: {allowed_rows: [4, 2]}}", "allowed_rows must ascend"),
         ("defaults: {batching: {priority_levels: 2, default_priority: 3}}", "beyond priority_levels 2"),
         ("defaults: {instances: [{device: tpu}]}", "defaults.instances.0.device: "),
+        ("defaults: {batching: {pad: [{input: x, axis: 1, buckets: [8, 4]}]}}", "buckets must ascend"),
+        ("defaults: {batch_axes: {x: -1}}", "defaults.batch_axes.x"),
+        (
+            "defaults: {batching: {priority_levels: 5, default_priority: 5}}\nmodels: [" + LOW_LEVELS + "]",
+            "model 'm': default_priority 5 is beyond priority_levels 2",
+        ),
     ],
 )
 def test_mistakes_are_named_with_file_line_and_key(text: str, expected: str) -> None:
@@ -86,6 +94,23 @@ def test_every_kind_of_model_setting_reaches_the_spec() -> None:
     assert spec.batching.max_queue_bytes == 2 << 20
     assert spec.batching.max_batch_rows == 4
     assert spec.batching.pad == (PadRule(input="x", axis=1, buckets=(8,)),)
+
+
+def test_a_default_priority_may_rest_on_the_levels_of_the_defaults() -> None:
+    """A section is not refused for what another section completes."""
+    config(
+        "defaults: {batching: {priority_levels: 5}}\n"
+        "models: [{name: m, path: x, batching: {default_priority: 2}}]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "attribute"), [("instances: []", "instances"), ("versions: null", "versions")]
+)
+def test_an_empty_setting_undoes_what_was_said_before(text: str, attribute: str) -> None:
+    """A model's entry can go back to the gateway's own default."""
+    base = ModelSpec(name="m", instances=(InstanceGroup(count=2),), versions=VersionPolicy(all=True))
+    assert getattr(model_spec(text, base), attribute) == getattr(ModelSpec(name="m"), attribute)
 
 
 def test_relative_paths_are_taken_from_the_file(tmp_path: Path) -> None:

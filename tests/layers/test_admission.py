@@ -134,25 +134,6 @@ async def test_a_refused_stream_holds_nothing() -> None:
     assert (admission.inflight_requests, admission.inflight_bytes) == (0, 0)
 
 
-async def test_waiting_for_idle_ends_with_the_last_request() -> None:
-    """Every waiter is woken, a cancelled one harms nobody, and an idle server keeps nobody waiting."""
-    inner = EchoService(held=True)
-    admission = layer(inner)
-    await admission.wait_idle()
-    admission.submit(sized(1))
-    admission.submit(sized(1))
-    waiters = [asyncio.create_task(admission.wait_idle()) for _ in range(3)]
-    await settle(2)
-    waiters[0].cancel()
-    await settle(2)
-    inner.answer(inner.pendings[0])
-    await settle(2)
-    assert not waiters[1].done()
-    inner.answer(inner.pendings[1])
-    await asyncio.gather(*waiters[1:])
-    assert waiters[0].cancelled()
-
-
 @given(st.lists(st.tuples(st.integers(0, 60), st.sampled_from(["answer", "fail", "cancel", "keep"]))))
 async def test_the_sums_are_those_of_the_requests_under_way(steps: list[tuple[int, str]]) -> None:
     """Over any history the counts equal those of what was admitted and has not ended, within the limits."""

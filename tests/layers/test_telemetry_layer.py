@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from gateway.core.errors import BackendError, NotFound, Overloaded
+from gateway.core.errors import BackendError, InvalidRequest, NotFound, Overloaded
 from gateway.core.pending import Pending
 from gateway.core.types import InferRequest, InferResponse
 from gateway.layers.telemetry import RequestTelemetry, TelemetryLayer
@@ -36,10 +36,10 @@ class Bench:
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         sampler = TraceSampler(TracingOptions(endpoint="http://c", sample_ratio=ratio))
         tracing = Tracing(provider.get_tracer("gateway"), sampler, Timeline(self.clock))
-        self.layer = TelemetryLayer(
-            inner,
-            RequestTelemetry(clock=self.clock, metrics=self.metrics, tracing=tracing, access_log=AccessLog()),
+        self.telemetry = RequestTelemetry(
+            clock=self.clock, metrics=self.metrics, tracing=tracing, access_log=AccessLog()
         )
+        self.layer = TelemetryLayer(inner, self.telemetry)
 
     def counted(self) -> dict[tuple[str, str], tuple[float, float]]:
         """Return (version, outcome) -> (requests, seconds)."""
@@ -199,3 +199,54 @@ async def test_each_request_has_one_access_line() -> None:
             bench.layer.submit(rows())
     written = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["outcome"] for line in written] == ["ok", "not_found"]
+
+
+class Versioned(EchoService):
+    """Chooses version 7, as a router does, and then fails what it streams."""
+
+    def submit(self, request: InferRequest) -> Pending:
+        request.served_version = 7
+        return super().submit(request)
+
+    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+        request.served_version = 7
+        for response in list[InferResponse]():
+            yield response
+        raise BackendError("x")
+
+
+async def test_a_failure_has_the_version_it_failed_in() -> None:
+    """Counter, span and access line name the version chosen, though the request left the choice open."""
+    inner = Versioned(held=True)
+    bench = Bench(inner, ratio=1.0)
+    stream = io.StringIO()
+    with Logging(LogOptions(), stream):
+        inner.answer(bench.layer.submit(rows()), BackendError("x"))
+        with pytest.raises(BackendError):
+            await anext(bench.layer.stream(rows()))
+    assert {key: count for key, (count, _) in bench.counted().items()} == {("7", "backend_error"): 2}
+    assert [json.loads(line)["version"] for line in stream.getvalue().splitlines()] == ["7", "7"]
+    spans = bench.exporter.get_finished_spans()
+    assert [span.attributes and span.attributes["model.version"] for span in spans] == ["7", "7"]
+
+
+async def test_what_never_reached_the_stack_is_reported_like_the_rest() -> None:
+    """A request refused while it was read is counted and timed, has its line and its span."""
+    bench = Bench(EchoService())
+    unread = InferRequest(
+        model_name="m",
+        inputs=(),
+        arrived_s=1000.0,
+        received_bytes=5,
+        headers={"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"},
+    )
+    bench.clock.advance(0.5)
+    stream = io.StringIO()
+    with Logging(LogOptions(), stream):
+        bench.telemetry.refused(unread, InvalidRequest("no JSON"))
+    assert (bench.metrics.inflight, bench.counted()) == (0, {("", "invalid"): (1, 0.5)})
+    (span,) = bench.exporter.get_finished_spans()
+    assert span.context.trace_id == int("1" * 32, 16)
+    line = json.loads(stream.getvalue())
+    assert (line["model"], line["outcome"], line["received_bytes"]) == ("m", "invalid", 5)
+    assert line["trace_id"] == "1" * 32

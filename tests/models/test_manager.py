@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from tests.models.stage import Stage, wanted
 
 from gateway.core.errors import InvalidRequest, ModelLoadError, NotFound, NotReady
 from gateway.core.options import InstanceGroup
 from gateway.core.types import Device, VersionState
 from gateway.models.desired import DesiredVersion
 from gateway.testing import FakeLoadedModel, infer_request, settle
+from tests.models.stage import Stage, wanted
 
 if TYPE_CHECKING:
     from gateway.models.manager import ModelManager

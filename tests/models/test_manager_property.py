@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.models.stage import Stage, wanted
 
 from gateway.core.errors import NotFound, NotReady
 from gateway.core.types import VersionState
 from gateway.testing import settle
+from tests.models.stage import Stage, wanted
 
 if TYPE_CHECKING:
     from gateway.core.interfaces import Lease

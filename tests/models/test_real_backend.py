@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from gateway.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gateway.core.types import Batch, VersionState
-from gateway.models.repository import RepositoryController, RepositoryMode
+from gateway.models.repository import ControlOptions, RepositoryController, RepositoryMode
 from gateway.registry.filesystem import FileSystemSource, SourceOptions
 
 if TYPE_CHECKING:
@@ -41,7 +41,11 @@ async def test_faults_and_fixes_of_a_real_repository(stage: Stage, tmp_path: Pat
     source = FileSystemSource("repository", tmp_path, options=SourceOptions(settle_s=0))
     async with stage.manager(backends={"onnxruntime": OnnxRuntimeBackend()}) as manager:
         async with RepositoryController(
-            manager, [source], RepositoryMode.EXPLICIT, private=lambda path: source, load_at_start=["*"]
+            manager,
+            [source],
+            RepositoryMode.EXPLICIT,
+            private=lambda path: source,
+            options=ControlOptions(load_at_start=["*"]),
         ) as control:
             await manager.wait_settled()
             assert "dims [5] do not match the model's [3]" in manager.index()[0].reason

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.core.errors import ConfigError, ModelLoadError, NotFound, Unavailable
 from gateway.core.types import VersionState
-from gateway.models.repository import RepositoryController, RepositoryMode
+from gateway.models.repository import ControlOptions, RepositoryController, RepositoryMode
 from gateway.registry.filesystem import FileSystemSource, SourceOptions
 from gateway.testing import FakeLoadedModel, settle
 
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.models.stage import Stage
-
     from gateway.core.options import LoadOptions, ModelSpec
     from gateway.core.types import Artifact
     from gateway.models.manager import ModelManager
+    from tests.models.stage import Stage
 
 
 def on_fake_backend(spec: ModelSpec) -> ModelSpec:
@@ -50,7 +49,11 @@ async def control(
     async with (
         stage.manager() as manager,
         RepositoryController(
-            manager, [repository], mode, private=private, load_at_start=load_at_start
+            manager,
+            [repository],
+            mode,
+            private=private,
+            options=ControlOptions(load_at_start=load_at_start),
         ) as controller,
     ):
         await manager.wait_settled()

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.protocol.tensor_strategies import bytes_array
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 from gateway.core.errors import InvalidRequest
 from gateway.protocol.bytes_tensor import deserialize, serialize
+from tests.protocol.tensor_strategies import bytes_array
 
 ELEMENTS = st.lists(st.binary(max_size=20), min_size=1, max_size=12)
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.protocol.served import Served
-from tests.protocol.tensor_strategies import bytes_array, response_of
 
 from gateway.core.errors import InvalidRequest
 from gateway.core.options import ModelSpec
 from gateway.core.types import Datatype, RequestedOutput, Tensor
 from gateway.protocol.classification import classified, top_classes
+from tests.protocol.served import Served
+from tests.protocol.tensor_strategies import bytes_array, response_of
 
 SCORES = np.array([[0.1, 0.7, 0.2, 0.0], [0.5, 0.25, 0.125, 0.125]], np.float32)
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.protocol.served import SIGNATURE, Served
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from gateway._proto import model_config_pb2 as config_pb
@@ -27,6 +26,7 @@ from gateway.protocol.metadata import metadata_json, metadata_message
 from gateway.protocol.model_config import config_json, config_message
 from gateway.protocol.repository_index import index_json, index_message
 from gateway.protocol.statistics import statistics_json, statistics_message
+from tests.protocol.served import SIGNATURE, Served
 
 
 def test_metadata_is_the_signature() -> None:

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.protocol.tensor_strategies import bytes_array, response_of
 
 from gateway.core.errors import GatewayError, InvalidRequest, PayloadTooLarge
 from gateway.core.types import Datatype, InferRequest, ModelSignature, Tensor, TensorSpec
 from gateway.protocol.generate import decode_generate, generate_json
 from gateway.protocol.json_infer import HttpInferCall
 from gateway.protocol.limits import ProtocolLimits
+from tests.protocol.tensor_strategies import bytes_array, response_of
 
 SIGNATURE = ModelSignature(
     inputs=(

@@ -59,7 +59,7 @@ SIZES = {"FP32": 4, "INT64": 8, "FP16": 2, "BF16": 2, "UINT8": 1, "BOOL": 1}
         min_size=1,
         max_size=3,
     ),
-    st.binary(min_size=72, max_size=72),
+    st.binary(min_size=216, max_size=216),
     st.sampled_from([{}, {"parameters": {"timeout": 5, "priority": 2, "mine": "x"}}, {"id": "7"}]),
     st.sampled_from([[], [{"name": "y", "parameters": {"binary_data": True}}]]),
 )

@@ -8,13 +8,13 @@ import pytest
 import tritonclient.http as triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.protocol.tensor_strategies import assert_same, bytes_array, tensors
 from tritonclient.http._utils import _get_inference_request
 
 from gateway.core.errors import GatewayError, InvalidRequest, PayloadTooLarge, Unsupported
 from gateway.core.types import Datatype, ModelSignature, Tensor, TensorSpec
 from gateway.protocol.json_infer import DecodedRequest, HttpInferCall, decode_request
 from gateway.protocol.limits import DEFAULT_LIMITS, ProtocolLimits
+from tests.protocol.tensor_strategies import assert_same, bytes_array, tensors
 
 JSON_TYPES = tuple(d for d in Datatype if d is not Datatype.BF16)  # which tritonclient sends as binary only
 

@@ -8,12 +8,12 @@ import pytest
 import tritonclient.http as triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.protocol.tensor_strategies import assert_same, bytes_array, response_of, tensors
 
 from gateway.core.errors import InvalidRequest
 from gateway.core.types import Datatype, Tensor
 from gateway.protocol.json_infer import ReplyForm
 from gateway.protocol.json_response import encode_response
+from tests.protocol.tensor_strategies import assert_same, bytes_array, response_of, tensors
 
 JSON = ReplyForm({})
 BINARY = ReplyForm({}, unlisted_binary=True)

@@ -164,3 +164,30 @@ def test_a_stand_in_without_tokens_is_a_number_like_any_other() -> None:
     """In a text without tokens no double stands for anything but itself."""
     stand_ins = stand_ins_of(b'{"a":[1]}')
     assert floats(b"[%b,%b]" % (stand_ins.nan_text, stand_ins.infinity_text)).tolist() == [*stand_ins[:2]]
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"[", b"]", b'"', rb"\"", rb"\\", b"x" * 999, b"{", b"}", rb"\\" * 40_000]),
+        max_size=400,
+    ),
+    st.integers(1, 60),
+)
+def test_depth_is_counted_alike_however_the_text_falls_into_windows(parts: list[bytes], most: int) -> None:
+    """A plain walk over the characters finds the same."""
+    text = b"".join(parts)
+    depth = deepest = 0
+    quoted = escaped = False
+    for character in text:
+        if escaped:
+            escaped = False
+        elif character == ord("\\"):
+            escaped = True
+        elif character == ord('"'):
+            quoted = not quoted
+        elif not quoted and character in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif not quoted and character in b"]}":
+            depth -= 1
+    assert too_deep(text, most) == (deepest > most)

@@ -8,7 +8,6 @@ import pytest
 import tritonclient.grpc as triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.protocol.tensor_strategies import assert_same, bytes_array, response_of, tensors
 from tritonclient.grpc import service_pb2
 from tritonclient.grpc._utils import _get_inference_request
 
@@ -23,6 +22,7 @@ from gateway.protocol.protobuf_infer import (
     encode_stream_response,
 )
 from gateway.protocol.protobuf_split import split
+from tests.protocol.tensor_strategies import assert_same, bytes_array, response_of, tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -141,6 +141,15 @@ async def test_what_is_wrong_is_offered_as_a_problem(tmp_path: Path, config: byt
     assert str(tmp_path) not in problem
 
 
+async def test_complaints_about_a_config_sent_do_not_blame_the_file(tmp_path: Path) -> None:
+    """What is wrong with the JSON that replaces config.pbtxt is said of it."""
+    put(tmp_path / "m" / "1" / "model.onnx")
+    put(tmp_path / "m" / "config.pbtxt", b"max_batch_size: 4")
+    for config in ('{"sequence_batching": {}}', '{"max_batch_size": -1}', "[]"):
+        (version,) = await source(tmp_path).versions("m", config)
+        assert version.problem.startswith("config: ")
+
+
 @pytest.mark.parametrize("what", ["file", "version", "labels", "extra"])
 async def test_link_out_of_the_repository_is_refused(tmp_path: Path, what: str) -> None:
     """A link to a file, directory or label file outside the repository is a problem, not a way out."""

@@ -21,7 +21,7 @@ from gateway.core.types import (
     VersionState,
     VersionStatus,
 )
-from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.metrics import GatewayMetrics, render_families
 from gateway.testing import identity_signature, infer_request
 
 DIGITS = VersionId("digits", 1, "a")
@@ -129,5 +129,10 @@ def _name(sample: str) -> str:
     return sample.removesuffix("_total") if sample.startswith("nv_") else sample
 
 
+def text_page(metrics: GatewayMetrics) -> bytes:
+    """Return the text page, written on the test's own thread."""
+    return render_families(list(metrics.registry.collect()), "").body
+
+
 def samples(metrics: GatewayMetrics) -> Samples:
-    return Samples(metrics.render().body)
+    return Samples(text_page(metrics))

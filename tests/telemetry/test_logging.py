@@ -7,13 +7,13 @@ from threading import Event
 from weakref import finalize
 
 import pytest
-from tests.telemetry.builders import request
 
 from gateway.core.types import InferResponse, RequestTiming, TraceContext
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.logging import Logging
 from gateway.telemetry.options import LogFormat, LogLevel, LogOptions
 from gateway.telemetry.outcome import Outcome
+from tests.telemetry.builders import request
 
 LOGGER = logging.getLogger("gateway.some.part")
 
@@ -233,3 +233,15 @@ def test_a_refused_request_has_a_line_too() -> None:
     (line,) = lines(stream)
     assert (line["model"], line["outcome"]) == ("nope", "not_found")
     assert "queue_ms" not in line
+
+
+def test_the_watcher_of_files_is_heard_from_warnings_on_and_put_back() -> None:
+    """Its count of changes at every event drowns what matters; leaving restores its level."""
+    watcher = logging.getLogger("watchfiles.main")
+    before = watcher.level
+    stream = io.StringIO()
+    with Logging(LogOptions(level="debug"), stream):
+        watcher.info("1 change detected")
+        watcher.warning("it failed")
+    assert [line["event"] for line in lines(stream)] == ["it failed"]
+    assert watcher.level == before

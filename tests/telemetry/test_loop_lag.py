@@ -1,11 +1,11 @@
 """The loop lag monitor, on a clock whose timers can be late."""
 
 import pytest
-from tests.telemetry.builders import samples
 
 from gateway.telemetry.loop_lag import TICK_S, WINDOW_S, LoopLagMonitor
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.testing import VirtualClock
+from tests.telemetry.builders import samples
 
 
 class StallingClock(VirtualClock):

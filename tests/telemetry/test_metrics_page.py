@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.telemetry.builders import DIGITS, Catalog, Served, batch, request, status
 
 from gateway.core.errors import Overloaded
 from gateway.core.types import CPU, VersionState
@@ -14,6 +13,7 @@ from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.outcome import Outcome
 from gateway.telemetry.server_metrics import QueueView, ServerSources
 from gateway.testing import VirtualClock
+from tests.telemetry.builders import DIGITS, Catalog, Served, batch, request, status, text_page
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `((?:gateway|nv)_\w+)` \| (\w+) \| ([^|]*)\|", re.MULTILINE)
@@ -42,7 +42,7 @@ def scraped() -> Facts:
     queue = QueueView(DIGITS, CPU, EmptyQueue())  # type: ignore[arg-type]  # its counts are all that is read
     catalog = Catalog(versions=[Served()], statuses=[ready])
     metrics.watch(ServerSources(catalog=catalog, queues=lambda: [queue], inflight_bytes=lambda: 0))
-    return dict(_families(metrics.render().body.decode()))
+    return dict(_families(text_page(metrics).decode()))
 
 
 def _families(page: str) -> Iterator[tuple[str, tuple[str, frozenset[str]]]]:

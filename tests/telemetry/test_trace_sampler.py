@@ -109,3 +109,20 @@ def test_a_change_of_the_servers_settings_reaches_models_that_have_their_own() -
     chosen.follow(lambda model: values(level="OFF"))
     chosen.changed("", values(level="OFF"))
     assert not chosen.decide("a", SAMPLED)
+
+
+def test_a_model_without_settings_of_its_own_follows_the_servers_again() -> None:
+    """Nothing is kept of it: it draws on the server's count as any other model does."""
+    chosen = sampler()
+    chosen.follow(lambda model: values(level="OFF"))
+    chosen.changed("a", values(level="OFF"))
+    chosen.changed("a", {})
+    chosen.changed("", values(count=1))
+    assert [chosen.decide(model, SAMPLED) for model in ("a", "b")] == [True, False]
+
+
+def test_taking_back_what_was_never_set_is_harmless() -> None:
+    """A model may be reported to have no settings twice."""
+    chosen = sampler()
+    chosen.changed("a", {})
+    assert chosen.decide("a", SAMPLED)

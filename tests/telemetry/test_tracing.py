@@ -16,7 +16,6 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from tests.telemetry.builders import DIGITS, batch, request
 
 from gateway.core.errors import BackendError, ConfigError, Overloaded
 from gateway.core.types import InferRequest, InferResponse, RequestTiming
@@ -26,6 +25,7 @@ from gateway.telemetry.outcome import Outcome
 from gateway.telemetry.trace_sampler import TraceSampler
 from gateway.telemetry.tracing import RecordedTrace, Timeline, TracePipeline, Tracing, otlp_exporter
 from gateway.testing import VirtualClock
+from tests.telemetry.builders import DIGITS, batch, request
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 EPOCH_NS = 1_700_000_000_000_000_000
@@ -211,14 +211,16 @@ def test_a_batch_links_its_sampled_requests() -> None:
     assert len(recorder.spans("queue")) == 3
 
 
-def test_a_bisections_parts_have_no_queue_of_their_own() -> None:
-    """Parts of a failed batch appear as failed batches after the one time in queue."""
+def test_a_member_of_a_bisections_part_was_in_the_queue_before_the_batch_that_failed() -> None:
+    """Only the part that answers it names it: its time in queue is told there, from its arrival on."""
     recorder = Recorder()
     made = recorder.answered()
-    recorder.batches.on_batch(batch([made], error=BackendError("x")))
-    recorder.batches.on_batch(batch([made], error=BackendError("x"), bisection=True))
-    assert len(recorder.spans("queue")) == 1
-    assert [s.status.status_code for s in recorder.spans("batch")] == [StatusCode.ERROR] * 2
+    recorder.batches.on_batch(batch([], error=BackendError("x")))
+    recorder.batches.on_batch(batch([made], started_s=made.arrived_s + 5, bisection=True))
+    (queue,), (part,) = recorder.spans("queue"), recorder.spans("batch")
+    arrived_ns = EPOCH_NS + int((made.arrived_s - 1000.0) * 1e9)
+    assert (queue.start_time, queue.end_time) == approximately(arrived_ns, arrived_ns + 2_000_000)
+    assert part.start_time == pytest.approx(arrived_ns + 5_000_000_000, abs=1000)
 
 
 def test_a_rejected_request_needs_no_span_of_the_queue() -> None:

@@ -1,8 +1,6 @@
 """Triton's metric names, labels and types."""
 
 import pytest
-from tests.telemetry.builders import DIGITS, Catalog, Served, batch, request, samples, status
-from tests.telemetry.test_metrics import Queue
 
 from gateway.core.statistics import DurationCount, VersionStatistics
 from gateway.core.types import CPU, VersionState
@@ -10,6 +8,8 @@ from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.server_metrics import QueueView, ServerSources
 from gateway.telemetry.triton_metrics import failures_by_reason
 from gateway.testing import VirtualClock
+from tests.telemetry.builders import DIGITS, Catalog, Served, batch, request, samples, status, text_page
+from tests.telemetry.test_metrics import Queue
 
 LABELS = {"model": "digits", "version": "1"}
 
@@ -79,6 +79,6 @@ def test_more_cancellations_than_failures_give_no_negative_count() -> None:
 @pytest.mark.parametrize("name", [*COUNTERS, "nv_inference_request_failure"])
 def test_counters_are_declared_as_triton_declares_them(metrics: GatewayMetrics, name: str) -> None:
     """The text page types them counter, under the name without `_total`."""
-    page = metrics.render().body.decode()
-    assert f"# TYPE {name} counter\n" in page
-    assert f"{name}_total" not in page
+    text = text_page(metrics).decode()
+    assert f"# TYPE {name} counter\n" in text
+    assert f"{name}_total" not in text

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import uvloop
-from tests.transport.wire import Echo, Wire
 
 from gateway.transport.http import HttpServer
 from gateway.transport.options import HttpLimits, HttpServerOptions, TlsOptions
+from tests.transport.wire import Echo, Wire
 
 if TYPE_CHECKING:
     import asyncio

@@ -317,6 +317,30 @@ async def test_calls_beyond_the_limit_are_refused(start: Any, methods: Methods) 
     assert await held == b"held"
 
 
+async def test_connections_beyond_the_limit_are_closed(start: Any) -> None:
+    """A connection too many is closed, those before it go on, and one that ends makes room."""
+    server, channel = await start(max_connections=2)
+    own_connection = [("grpc.use_local_subchannel_pool", 1)]
+    address = f"127.0.0.1:{server.port}"
+    assert await call(channel, "Echo", b"first") == b"first"
+    async with grpc.aio.insecure_channel(address, options=own_connection) as second:
+        assert await call(second, "Echo", b"second") == b"second"
+        async with grpc.aio.insecure_channel(address, options=own_connection) as third:
+            error = await failure(call(third, "Echo"))
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert await call(channel, "Echo", b"again") == b"again"
+    async with grpc.aio.insecure_channel(address, options=own_connection) as later:
+        assert await call(later, "Echo", b"later", wait_for_ready=True) == b"later"
+
+
+async def test_an_answer_beyond_the_limit_fails(start: Any) -> None:
+    """An operator can bound what is sent; the next call succeeds."""
+    _, channel = await start(max_send_bytes=1000)
+    error = await failure(call(channel, "Echo", b"x" * 1001))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert await call(channel, "Echo", b"x" * 1000) == b"x" * 1000
+
+
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
 async def test_a_compressed_message_is_inflated(start: Any, compression: grpc.Compression) -> None:
     """The method sees the plain message."""

@@ -8,10 +8,10 @@ import zlib
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.transport.wire import Echo, Wire, chunked, post
 
 from gateway.core.calls import HttpResponse
 from gateway.transport.options import HttpLimits
+from tests.transport.wire import Echo, Wire, chunked, post
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

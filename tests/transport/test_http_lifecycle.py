@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.transport.wire import Echo, Wire, get, post
 
 from gateway.core.calls import HttpResponse, HttpRoute
 from gateway.core.errors import ConfigError
 from gateway.testing import settle
 from gateway.transport.http import HttpServer
 from gateway.transport.options import HttpServerOptions
+from tests.transport.wire import Echo, Wire, get, post
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

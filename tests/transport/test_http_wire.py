@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.transport.wire import Echo, Wire, chunked, get, post
 
 from gateway.core.calls import HttpResponse
 from gateway.transport.options import CorsOptions
+from tests.transport.wire import Echo, Wire, chunked, get, post
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -1,12 +1,20 @@
 """What the configuration becomes for the parts."""
 
+import dataclasses
+from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from gateway import wiring
 from gateway.config.schema import check_config
 from gateway.config.yaml_file import parse_yaml
+from gateway.core.errors import ModelLoadError
 from gateway.core.options import ModelSpec
+from gateway.protocol.limits import ProtocolLimits
 from gateway.protocol.status import StatusProfile
+from gateway.transport.options import GrpcServerOptions, HttpLimits
 
 TEXT = b"""
 server:
@@ -79,3 +87,134 @@ def test_models_with_a_path_and_the_repository_are_two_sources() -> None:
     """Each claims its own versions."""
     sources = wiring.model_sources(CONFIG, wiring.source_options(CONFIG))
     assert [s.name for s in sources] == ["models", "repository"]
+
+
+EVERY_LIMIT = b"""
+server:
+  limits:
+    max_body_bytes: 7MiB
+    max_decompression_ratio: 7
+    max_json_depth: 7
+    max_tensor_elements: 7
+    max_bytes_elements: 7
+    max_rank: 7
+    max_inputs: 7
+    max_outputs: 7
+    max_parameters: 7
+    max_name_bytes: 7
+    max_parameter_bytes: 7
+  http:
+    max_connections: 7
+    max_headers: 7
+    max_header_bytes: 7
+    max_url_bytes: 7
+    max_body_chunks: 7
+    max_buffered_bytes: 7
+    max_pipelined: 7
+    header_timeout_s: 7
+    body_timeout_s: 7
+    min_body_rate: 7
+    send_timeout_s: 7
+    linger_s: 7
+    keep_alive_timeout_s: 7
+  grpc:
+    max_connections: 7
+    max_concurrent_rpcs: 7
+    max_concurrent_streams: 7
+    max_send_bytes: 7
+    max_metadata_bytes: 7
+    keepalive_time_s: 7
+    keepalive_timeout_s: 7
+    min_ping_interval_s: 7
+    max_connection_idle_s: 7
+    max_connection_age_s: 7
+    max_connection_age_grace_s: 7
+"""
+
+
+def unchanged(options: Any) -> list[str]:
+    """Return the fields that still have their default."""
+    return [f.name for f in dataclasses.fields(options) if getattr(options, f.name) == f.default]
+
+
+def test_every_limit_has_a_key() -> None:
+    """No bound on what a client may cost is out of an operator's reach."""
+    server = check_config(parse_yaml(EVERY_LIMIT, "f.yaml")).server
+    assert unchanged(wiring.http_options(server).limits) == []
+    assert unchanged(wiring.protocol_limits(server)) == []
+    assert set(unchanged(wiring.grpc_options(server))) <= {
+        "host",
+        "port",
+        "accept_compression",
+        "response_compression",
+        "tls",
+    }
+
+
+@pytest.mark.parametrize("options", [wiring.metrics_options, wiring.admin_options])
+def test_metrics_and_administration_share_the_limits_of_inference(options: Any) -> None:
+    """A limit protects the process whichever port a client finds."""
+    server = check_config(parse_yaml(EVERY_LIMIT, "f.yaml")).server
+    inference = wiring.http_options(server)
+    assert options(server).limits == inference.limits
+    assert options(server).keep_alive_s == inference.keep_alive_s == 7
+
+
+def test_defaults_of_the_file_are_those_of_the_parts() -> None:
+    """A limit means the same whether the file leaves it out or the part is made without it."""
+    server = check_config(parse_yaml(b"server: {}", "f.yaml")).server
+    assert wiring.http_options(server).limits == HttpLimits()
+    assert wiring.grpc_options(server) == GrpcServerOptions()
+    assert wiring.protocol_limits(server) == ProtocolLimits()
+
+
+def test_a_models_entry_may_not_lift_what_its_file_declares() -> None:
+    """Such a model fails to load with the reason, and the defaults give way in silence."""
+    adjust = wiring.source_options(CONFIG).adjust
+    with pytest.raises(ModelLoadError, match="max_batch_size 2"):
+        adjust(ModelSpec(name="m", max_batch_size=2))
+    assert adjust(ModelSpec(name="other", max_batch_size=2)).batching.max_batch_rows == 2
+
+
+def test_settling_and_polling_follow_the_file() -> None:
+    """How long files must be at rest is the operator's choice."""
+    config = check_config(parse_yaml(b"repository: {path: r, settle_s: 3, poll_interval_s: 4}", "f.yaml"))
+    options = wiring.source_options(config)
+    assert (options.settle_s, options.poll_interval_s) == (3, 4)
+
+
+def test_traces_name_the_release() -> None:
+    """The resource's service.version is the installed distribution's."""
+    assert wiring.tracing_options(CONFIG).service_version == metadata.version("model-gateway") != ""
+
+
+def test_models_that_the_file_names_are_required_unless_it_says_otherwise() -> None:
+    """All of them, with an explicit repository those loaded at start; entries and defaults may say no."""
+
+    def required(text: bytes) -> set[str]:
+        return set(wiring.required_models(check_config(parse_yaml(text, "f.yaml"))))
+
+    models = b"models: [{name: a, path: a.onnx}, {name: b, required: false, path: b.onnx}]\n"
+    assert required(models) == {"a"}
+    assert required(b"defaults: {required: false}\n" + models) == set()
+    explicit = b"repository: {path: repo, mode: explicit, load_at_start: [%s]}\n"
+    assert required(models + explicit % b"") == set()
+    assert required(models + explicit % b"c, b") == {"c"}
+    assert required(models + explicit % b"'*'") == {"a"}
+
+
+def test_failed_loads_are_tried_again_by_themselves_unless_clients_load() -> None:
+    """A client that loads is told of the failure and asks again itself."""
+    explicit = check_config(parse_yaml(b"repository: {path: repo, mode: explicit}", "f.yaml"))
+    assert wiring.retry_pauses_s(CONFIG)
+    assert wiring.retry_pauses_s(explicit) == ()
+
+
+async def test_model_with_a_path_of_its_own_is_not_taken_from_the_repository(tmp_path: Path) -> None:
+    """The repository's versions of that name are left out, so that two models are never mixed under it."""
+    for model in ("a", "b"):
+        (tmp_path / model / "1").mkdir(parents=True)
+    text = f"models: [{{name: a, path: {tmp_path / 'b'}}}]\nrepository: {{path: {tmp_path}}}"
+    config = check_config(parse_yaml(text.encode(), "f.yaml"))
+    sources = wiring.model_sources(config, wiring.source_options(config))
+    assert [await s.models() for s in sources] == [["a"], ["b"]]

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from gateway.core.types import InferRequest, InferResponse
 
 
-def version_meant(catalog: ModelCatalog, request: InferRequest) -> ServedVersion | None:
+def version_meant(catalog: ModelCatalog, model: str, version: str) -> ServedVersion | None:
     """Return the READY version that a request means at this moment.
 
     None for what can't be looked up: the service that the request goes to says what is wrong with it.
     """
     try:
-        return catalog.get(request.model_name, request.model_version)
+        return catalog.get(model, version)
     except GatewayError:
         return None
 

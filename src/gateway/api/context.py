@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gateway.api.decoding import DecodePool
 from gateway.api.readiness import ReadinessNotifier
 from gateway.api.server_metadata import ServerMetadata, installed_metadata
 from gateway.api.settings import InMemoryLogSettings, InMemoryTraceSettings
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
     from gateway.api.readiness import ReadinessFeed
     from gateway.api.settings import LogSettings, TraceSettings
     from gateway.core.interfaces import InferenceService, ModelCatalog, RepositoryControl
+    from gateway.core.types import InferRequest
 
 
-def _unheard(_model: str, _error: Exception, _seconds: float) -> None:
+def _unheard(_request: InferRequest, _error: Exception) -> None:
     """Tell nobody."""
 
 
@@ -39,8 +41,9 @@ class ApiContext:
         log_settings: logging's settings.
         limits: what the codecs refuse.
         profile: which codes overload and expiry are answered with.
-        refused: told of each infer request that is refused before the service sees it: the model's name as
-            far as it is known, the error, seconds since arrival.
+        refused: told of each infer request that is refused before the service sees it: as much of the
+            request as is known (never its inputs), and the error.
+        decode_pool: decodes large bodies; whoever makes the context closes it.
         max_stream_inflight: requests of one ModelStreamInfer stream that may be unanswered at once, 1 or
             more; beyond it the stream is not read, so that the client feels it. More helps only clients
             that fill batches through one stream.
@@ -56,5 +59,6 @@ class ApiContext:
     log_settings: LogSettings = field(default_factory=InMemoryLogSettings)
     limits: ProtocolLimits = field(default_factory=ProtocolLimits)
     profile: StatusProfile = StatusProfile.DEFAULT
-    refused: Callable[[str, Exception, float], None] = _unheard
+    refused: Callable[[InferRequest, Exception], None] = _unheard
+    decode_pool: DecodePool = field(default_factory=DecodePool)
     max_stream_inflight: int = 256

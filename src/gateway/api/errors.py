@@ -44,12 +44,14 @@ class ErrorTranslator:
         if isinstance(error, RpcFailure):
             return error.status
         _log_unforeseen(error)
+        _forget_frames(error)
         status = status_of(error, self._profile)
         return RpcStatus(status.grpc_code, status.message, status.grpc_metadata)
 
     def http_response(self, error: Exception) -> HttpResponse:
         """Return `{"error": "..."}` with its status; an unforeseen one is logged and gives nothing away."""
         _log_unforeseen(error)
+        _forget_frames(error)
         status = status_of(error, self._profile)
         return json_response({"error": status.message}, status.http_status, status.http_headers)
 
@@ -85,6 +87,18 @@ class ErrorTranslator:
                 return self.http_response(error)
 
         return guarded
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Drop the tracebacks of an error that has become an answer.
+
+    Their frames hold the request's body, and refer to the error by way of whoever passed it on: a cycle that
+    would keep megabytes until the garbage collector comes by.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.__traceback__ = None
+        seen = seen.__cause__ or seen.__context__
 
 
 def _log_unforeseen(error: Exception) -> None:

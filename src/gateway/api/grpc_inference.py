@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from gateway._proto import open_inference_pb2 as pb
 from gateway.api.classified import classified, version_meant
 from gateway.api.errors import ErrorTranslator, parse
-from gateway.api.grpc_stream import StreamSession
+from gateway.api.grpc_decoding import is_large, large_request, small_request
+from gateway.api.grpc_stream import StreamSession, unread
 from gateway.api.operations import (
     CONFIG_PARAMETER,
     FILE_PREFIX,
@@ -20,16 +22,16 @@ from gateway.core.errors import InvalidRequest, Unsupported
 from gateway.protocol.metadata import metadata_message
 from gateway.protocol.model_config import config_message
 from gateway.protocol.parameters import SHARED_MEMORY_DISABLED
-from gateway.protocol.protobuf_infer import decode_request, encode_response
+from gateway.protocol.protobuf_infer import Arrival, encode_response
 from gateway.protocol.repository_index import index_message
 from gateway.protocol.statistics import statistics_message
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gateway.api.context import ApiContext
     from gateway.api.settings import LogValue, LogValues
-    from gateway.core.calls import Headers, RpcCall, RpcStream, UnaryRpc
+    from gateway.core.calls import CancelHook, Headers, RpcCall, RpcStream, UnaryRpc
     from gateway.core.interfaces import ServedVersion
     from gateway.core.pending import Pending
     from gateway.core.types import InferRequest, InferResponse
@@ -52,40 +54,52 @@ class InferMethods:
 
     def infer(self, call: RpcCall) -> None:
         """Begin one inference; a client that goes takes its request out of the queue."""
-        try:
-            pending, meant = self._submit(call)
-        except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
-            call.fail(self._errors.rpc_status(error))
-            return
-
-        def cancel() -> None:
-            pending.cancel()
-
-        call.on_cancel(cancel)
-        pending.add_done_callback(lambda done: self._answer(call, done, meant))
+        arrival = Arrival(call.arrived_s, call.deadline_s, call.metadata)
+        if is_large(call.message):
+            call.on_cancel(self._begin_large(call, arrival))
+        else:
+            call.on_cancel(self._go_on(call, partial(small_request, self._context, call.message, arrival)))
 
     async def stream_infer(self, stream: RpcStream) -> None:
         """Run one stream to its end, as `StreamSession` says."""
         await StreamSession(self._context, self._errors, stream).run()
 
-    def _submit(self, call: RpcCall) -> tuple[Pending, ServedVersion | None]:
+    def _begin_large(self, call: RpcCall, arrival: Arrival) -> CancelHook:
         try:
-            request, meant = self._decode(call)
-        except Exception as error:
-            self._context.refused("", error, self._context.clock.now_s() - call.arrived_s)
-            raise
-        return self._context.service.submit(request), meant
+            large = large_request(self._context, call.message, arrival)
+            if large.heavy:
+                then = partial(self._go_on, call)
+                return self._context.decode_pool.begin(large.decode, len(call.message), then)
+        except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
+            return self._refuse(call, error)
+        return self._go_on(call, large.decode)
 
-    def _decode(self, call: RpcCall) -> tuple[InferRequest, ServedVersion | None]:
-        context = self._context
-        request = decode_request(
-            call.message,
-            arrived_s=call.arrived_s,
-            deadline_s=call.deadline_s,
-            metadata=call.metadata,
-            limits=context.limits,
-        )
-        meant = version_meant(context.catalog, request)
+    def _go_on(self, call: RpcCall, decode: Callable[[], InferRequest]) -> CancelHook:
+        """Submit what `decode` returns, or answer what it raises."""
+        try:
+            request, meant = self._checked(decode())
+        except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
+            return self._refuse(call, error)
+        try:
+            pending = self._context.service.submit(request)
+        except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
+            call.fail(self._errors.rpc_status(error))
+            return _nothing
+
+        def cancel() -> None:
+            pending.cancel()
+
+        pending.add_done_callback(lambda done: self._answer(call, done, meant))
+        return cancel
+
+    def _refuse(self, call: RpcCall, error: Exception) -> CancelHook:
+        """Count and answer a request that never gets to the service."""
+        self._context.refused(unread(call.message, call.metadata, call.arrived_s), error)
+        call.fail(self._errors.rpc_status(error))
+        return _nothing
+
+    def _checked(self, request: InferRequest) -> tuple[InferRequest, ServedVersion | None]:
+        meant = version_meant(self._context.catalog, request.model_name, request.model_version)
         if meant is not None and meant.signature.decoupled:
             raise Unsupported("ModelInfer RPC doesn't support models with decoupled transaction policy")
         return request, meant
@@ -94,16 +108,21 @@ class InferMethods:
         try:
             response = pending.result()
             message = encode_response(classified(self._context.catalog, pending.request, response, meant))
+            trailers = self._trailers(call, response)
         except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
             call.fail(self._errors.rpc_status(error))
             return
-        call.reply(message, self._trailers(call, response))
+        call.reply(message, trailers)
 
     def _trailers(self, call: RpcCall, response: InferResponse) -> Headers:
         if not wants_timing(call.metadata):
             return ()
         total_s = self._context.clock.now_s() - call.arrived_s
         return (("server-timing", server_timing(response.timing, total_s)),)
+
+
+def _nothing() -> None:
+    """Cancel nothing: the call is over."""
 
 
 class QueryMethods:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
 # Importing a generated module fills the pool with its file: all that is served must be imported here.
@@ -18,12 +19,14 @@ from gateway._proto.reflection_v1_pb2 import (
 )
 from gateway.api.errors import ErrorTranslator, parse
 from gateway.core.calls import RpcService
+from gateway.core.errors import Draining
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from google.protobuf.descriptor import Descriptor, FileDescriptor, ServiceDescriptor
 
+    from gateway.api.readiness import ReadinessFeed
     from gateway.core.calls import RpcStream
 
 SERVED_FILES: Final = (
@@ -63,15 +66,41 @@ class ReflectionMethods:
 
     Args:
         services: full names to list.
+        feed: says when the server goes.
         pool: where descriptors are looked up.
     """
 
-    def __init__(self, services: Sequence[str], pool: Descriptors = POOL) -> None:
+    def __init__(self, services: Sequence[str], feed: ReadinessFeed, pool: Descriptors = POOL) -> None:
         self._services = sorted(services)
+        self._feed = feed
         self._pool = pool
 
     async def info(self, stream: RpcStream) -> None:
-        """Answer each request in order until the client half-closes."""
+        """Answer each request in order until the client half-closes or the server goes.
+
+        Raises:
+            Draining: the server went first; a stream that idles does not hold it up.
+        """
+        lifetime = asyncio.timeout(None)
+        try:
+            async with lifetime:
+                self._look_at_server(lifetime)
+                unsubscribe = self._feed.subscribe(lambda: self._look_at_server(lifetime))
+                try:
+                    await self._answer_each(stream)
+                finally:
+                    unsubscribe()
+        except TimeoutError:
+            if lifetime.expired():
+                raise Draining("the server is shutting down") from None
+            raise
+
+    def _look_at_server(self, lifetime: asyncio.Timeout) -> None:
+        """End `lifetime` now, once, if the server goes."""
+        if self._feed.closed and lifetime.when() is None:
+            lifetime.reschedule(asyncio.get_running_loop().time())
+
+    async def _answer_each(self, stream: RpcStream) -> None:
         async for message in stream:
             request = parse(ServerReflectionRequest, message)
             await stream.send(self.answer(request).SerializeToString())
@@ -133,8 +162,10 @@ def _fail(response: ServerReflectionResponse, code: int, message: str) -> None:
     response.error_response.CopyFrom(ErrorResponse(error_code=code, error_message=message))
 
 
-def reflection_services(services: Sequence[str], errors: ErrorTranslator) -> list[RpcService]:
-    """Return both reflection services; they list `services` and themselves."""
-    methods = ReflectionMethods([*services, *SERVICE_NAMES])
+def reflection_services(
+    services: Sequence[str], feed: ReadinessFeed, errors: ErrorTranslator
+) -> list[RpcService]:
+    """Return both reflection services; they list `services` and themselves, and end when `feed` closes."""
+    methods = ReflectionMethods([*services, *SERVICE_NAMES], feed)
     stream = {"ServerReflectionInfo": errors.stream(methods.info)}
     return [RpcService(name, stream=stream) for name in SERVICE_NAMES]

@@ -18,4 +18,5 @@ def rpc_services(context: ApiContext) -> list[RpcService]:
     """Return inference, health and both versions of reflection, which list them all."""
     errors = ErrorTranslator(context.profile)
     services = [inference_service(context), health_service(context.catalog, context.readiness, errors)]
-    return [*services, *reflection_services([service.name for service in services], errors)]
+    names = [service.name for service in services]
+    return [*services, *reflection_services(names, context.readiness, errors)]

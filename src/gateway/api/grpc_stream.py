@@ -7,24 +7,25 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway._proto.open_inference_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
+from gateway._proto.open_inference_pb2 import ModelInferResponse, ModelStreamInferResponse
 from gateway.api.classified import classified, version_meant
-from gateway.api.errors import parse
+from gateway.api.grpc_decoding import is_large, large_request, request_id, small_request
 from gateway.api.response_streams import closing
 from gateway.core.calls import RpcFailure
-from gateway.core.errors import Draining, GatewayError
+from gateway.core.errors import Draining
+from gateway.core.types import InferRequest
 from gateway.protocol.parameters import EMPTY_FINAL_RESPONSE, FINAL_RESPONSE
-from gateway.protocol.protobuf_infer import decode_request, encode_stream_response
+from gateway.protocol.protobuf_infer import Arrival, encode_stream_error, encode_stream_response
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
 
     from gateway.api.context import ApiContext
     from gateway.api.errors import ErrorTranslator
     from gateway.core.calls import Buffer, RpcStream
     from gateway.core.interfaces import ServedVersion
     from gateway.core.pending import Pending
-    from gateway.core.types import InferRequest, InferResponse
+    from gateway.core.types import InferResponse
 
 CLOSE_ON_ERROR_METADATA: Final = "triton_grpc_error"
 
@@ -41,6 +42,13 @@ class _Refused(NamedTuple):
 
     request_id: str
     error: Exception
+
+
+def unread(message: Buffer, metadata: Mapping[str, str], arrived_s: float) -> InferRequest:
+    """Return what is known of a request whose message cannot be decoded: its size, what came beside it."""
+    return InferRequest(
+        model_name="", inputs=(), headers=metadata, arrived_s=arrived_s, received_bytes=len(message)
+    )
 
 
 class StreamSession:
@@ -91,7 +99,7 @@ class StreamSession:
     async def _read(self, group: asyncio.TaskGroup) -> None:
         async for message in self._stream:
             await self._slots.acquire()
-            self._begin(message, group)
+            await self._begin(message, group)
         self._half_closed = True
         self._ending.set()
 
@@ -103,34 +111,35 @@ class StreamSession:
             raise Draining("the server is shutting down")
         self._answers.put_nowait(None)
 
-    def _begin(self, message: Buffer, group: asyncio.TaskGroup) -> None:
+    async def _begin(self, message: Buffer, group: asyncio.TaskGroup) -> None:
         answer: _Admitted | _Refused
         try:
-            request = self._decoded(message)
-            meant = version_meant(self._context.catalog, request)
+            request = await self._decoded(message)
+            meant = version_meant(self._context.catalog, request.model_name, request.model_version)
             if meant is not None and meant.signature.decoupled:
                 group.create_task(self._answer_as_they_come(request, meant))
                 return
             answer = _Admitted(self._context.service.submit(request), meant)
         except Exception as error:  # noqa: BLE001 - translated where it is sent; the stream must live on
-            answer = _Refused(_id_of(message), error)
+            answer = _Refused(request_id(self._context, message), error)
         self._answers.put_nowait(answer)
 
-    def _decoded(self, message: Buffer) -> InferRequest:
+    async def _decoded(self, message: Buffer) -> InferRequest:
         try:
-            return self._decode(message)
+            return await self._decode(message)
         except Exception as error:
-            self._context.refused("", error, 0.0)
+            arrived_s = self._context.clock.now_s()
+            self._context.refused(unread(message, self._stream.metadata, arrived_s), error)
             raise
 
-    def _decode(self, message: Buffer) -> InferRequest:
-        return decode_request(
-            message,
-            arrived_s=self._context.clock.now_s(),
-            deadline_s=self._stream.deadline_s,
-            metadata=self._stream.metadata,
-            limits=self._context.limits,
-        )
+    async def _decode(self, message: Buffer) -> InferRequest:
+        """Decode; the stream is not read on meanwhile, so that requests keep their order."""
+        context, stream = self._context, self._stream
+        arrival = Arrival(context.clock.now_s(), stream.deadline_s, stream.metadata)
+        if not is_large(message):
+            return small_request(context, message, arrival)
+        large = large_request(context, message, arrival)
+        return await context.decode_pool.run(large.decode, len(message)) if large.heavy else large.decode()
 
     async def _answer_in_order(self) -> None:
         while (answer := await self._answers.get()) is not None:
@@ -179,10 +188,7 @@ class StreamSession:
         status = self._errors.rpc_status(error)
         if self._close_on_error:
             raise RpcFailure(status)
-        message = ModelStreamInferResponse(error_message=status.message)
-        message.infer_response.id = request_id
-        message.infer_response.parameters[FINAL_RESPONSE].bool_param = True
-        return message.SerializeToString()
+        return encode_stream_error(status.message, request_id)
 
     async def _send(self, message: bytes) -> None:
         async with self._sending:
@@ -193,13 +199,6 @@ class StreamSession:
             answer = self._answers.get_nowait()
             if isinstance(answer, _Admitted):
                 answer.pending.cancel()
-
-
-def _id_of(message: Buffer) -> str:
-    try:
-        return parse(ModelInferRequest, message).id
-    except GatewayError:
-        return ""
 
 
 def _empty_final(request: InferRequest) -> bytes:

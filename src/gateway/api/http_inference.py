@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.api.classified import classified, version_meant
+from gateway.api.decoding import HEAVY_BYTES, takes_bytes
 from gateway.api.event_stream import EVENT_STREAM_TYPE, EventStream
 from gateway.api.http_models import model_version
 from gateway.api.response_streams import close
 from gateway.api.timing import header_deadline_s, server_timing, wants_timing
 from gateway.core.calls import HttpResponse
 from gateway.core.errors import Unsupported
+from gateway.core.types import InferRequest
 from gateway.protocol.generate import decode_generate, generate_json
 from gateway.protocol.head_memo import HeadMemo
-from gateway.protocol.json_infer import HttpInferCall, decode_request
+from gateway.protocol.json_infer import HttpInferCall, decode_request, header_length
 from gateway.protocol.json_response import encode_response
+from gateway.protocol.limits import check_body_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +27,9 @@ if TYPE_CHECKING:
     from gateway.api.context import ApiContext
     from gateway.api.errors import ErrorTranslator
     from gateway.core.calls import CancelHook, HttpReply, HttpRequest
+    from gateway.core.interfaces import ServedVersion
     from gateway.core.pending import Pending
-    from gateway.core.types import InferRequest, InferResponse
+    from gateway.core.types import InferResponse
 
 
 class _Prepared(NamedTuple):
@@ -31,6 +37,13 @@ class _Prepared(NamedTuple):
 
     request: InferRequest
     encode: Callable[[InferResponse], HttpResponse]
+
+
+class _Plan(NamedTuple):
+    """How a body becomes a request: `prepare` runs in a thread when it is `heavy`."""
+
+    prepare: Callable[[], _Prepared]
+    heavy: bool = False
 
 
 class InferHttp:
@@ -43,11 +56,11 @@ class InferHttp:
 
     def infer(self, request: HttpRequest, reply: HttpReply) -> CancelHook:
         """Begin one inference; the hook takes it out of the queue."""
-        return self._begin(request, reply, self._prepare_infer)
+        return self._begin(request, reply, self._plan_infer)
 
     def generate(self, request: HttpRequest, reply: HttpReply) -> CancelHook:
         """Begin one inference on a JSON object; the hook takes it out of the queue."""
-        return self._begin(request, reply, self._prepare_generate)
+        return self._begin(request, reply, self._plan_generate)
 
     async def generate_stream(self, request: HttpRequest) -> HttpResponse:
         """Answer with one event per response; an error before the first one gets its own status.
@@ -57,7 +70,7 @@ class InferHttp:
         Raises:
             GatewayError: refused, or failed before the first response.
         """
-        responses = self._context.service.stream(self._decode_generate(request))
+        responses = self._context.service.stream(await self._generate_request(request))
         try:
             first = await anext(responses, None)
         except BaseException:
@@ -68,10 +81,24 @@ class InferHttp:
         return HttpResponse(200, (), EVENT_STREAM_TYPE, headers, compressible=False, stream=events)
 
     def _begin(
-        self, request: HttpRequest, reply: HttpReply, prepare: Callable[[HttpRequest], _Prepared]
+        self, request: HttpRequest, reply: HttpReply, plan: Callable[[HttpRequest], _Plan]
     ) -> CancelHook:
         try:
-            prepared = self._prepared(request, prepare)
+            planned = plan(request)
+            if planned.heavy:
+                then = partial(self._go_on, request, reply)
+                return self._context.decode_pool.begin(planned.prepare, len(request.body), then)
+        except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
+            return self._refuse(request, reply, error)
+        return self._go_on(request, reply, planned.prepare)
+
+    def _go_on(self, request: HttpRequest, reply: HttpReply, prepare: Callable[[], _Prepared]) -> CancelHook:
+        """Submit what `prepare` returns, or answer what it raises."""
+        try:
+            prepared = prepare()
+        except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
+            return self._refuse(request, reply, error)
+        try:
             pending = self._context.service.submit(prepared.request)
         except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
             reply(self._errors.http_response(error))
@@ -83,56 +110,88 @@ class InferHttp:
         pending.add_done_callback(lambda done: reply(self._response(request, prepared, done)))
         return cancel
 
-    def _prepared(self, request: HttpRequest, prepare: Callable[[HttpRequest], _Prepared]) -> _Prepared:
-        try:
-            return prepare(request)
-        except Exception as error:
-            seconds = self._context.clock.now_s() - request.arrived_s
-            self._context.refused(request.path_params.get("model", ""), error, seconds)
-            raise
+    def _refuse(self, request: HttpRequest, reply: HttpReply, error: Exception) -> CancelHook:
+        """Count and answer a request that never gets to the service."""
+        self._context.refused(_unread(request), error)
+        reply(self._errors.http_response(error))
+        return _nothing
 
     def _response(self, request: HttpRequest, prepared: _Prepared, done: Pending) -> HttpResponse:
         try:
             answer = done.result()
             response = prepared.encode(answer)
+            if wants_timing(request.headers):
+                total_s = self._context.clock.now_s() - request.arrived_s
+                timing = server_timing(answer.timing, total_s)
+                response.headers = (*response.headers, ("Server-Timing", timing))
         except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
             return self._errors.http_response(error)
-        if wants_timing(request.headers):
-            total_s = self._context.clock.now_s() - request.arrived_s
-            response.headers = (*response.headers, ("Server-Timing", server_timing(answer.timing, total_s)))
         return response
 
-    def _prepare_infer(self, request: HttpRequest) -> _Prepared:
+    def _plan_infer(self, request: HttpRequest) -> _Plan:
+        catalog, call = self._context.catalog, _call(request)
+        meant = version_meant(catalog, call.model_name, call.model_version)
+        if meant is not None and meant.signature.decoupled:
+            raise Unsupported("HTTP end point doesn't support models with decoupled transaction policy")
+        if len(request.body) >= HEAVY_BYTES:
+            return self._plan_large(request, call)
+        return _Plan(partial(self._decoded, request, call, meant, self._heads))
+
+    def _plan_large(self, request: HttpRequest, call: HttpInferCall) -> _Plan:
+        """Look at whom a large body is for, and at what its data is said to be, before it is decoded."""
+        size = len(request.body)
+        check_body_size(size, self._context.limits)
+        meant = self._context.catalog.get(call.model_name, call.model_version)
+        text_bytes = header_length(call.headers, size, call.model_name)
+        call = replace(call, datatypes={spec.name: spec.datatype for spec in meant.signature.inputs})
+        if text_bytes >= HEAVY_BYTES or (text_bytes and takes_bytes(meant.signature)):
+            return _Plan(partial(self._decoded, request, call, meant, None), heavy=True)
+        return _Plan(partial(self._decoded, request, call, meant, self._heads))
+
+    def _decoded(
+        self, request: HttpRequest, call: HttpInferCall, meant: ServedVersion | None, memo: HeadMemo | None
+    ) -> _Prepared:
+        """Decode; on any thread when there is a version and no memo."""
         catalog = self._context.catalog
-        call = _call(request)
         decoded = decode_request(
             request.body,
             call,
-            signature=lambda: catalog.get(call.model_name, call.model_version).signature,
+            signature=lambda: (meant or catalog.get(call.model_name, call.model_version)).signature,
             limits=self._context.limits,
-            memo=self._heads,
+            memo=memo,
         )
-        meant = version_meant(catalog, decoded.request)
-        if meant is not None and meant.signature.decoupled:
-            raise Unsupported("HTTP end point doesn't support models with decoupled transaction policy")
         return _Prepared(
             decoded.request,
             lambda answer: encode_response(classified(catalog, decoded.request, answer, meant), decoded.form),
         )
 
-    def _prepare_generate(self, request: HttpRequest) -> _Prepared:
+    def _plan_generate(self, request: HttpRequest) -> _Plan:
         model, version = model_version(request)
         if self._context.catalog.get(model, version).signature.decoupled:
             msg = f"model '{model}' may answer with any number of responses: use generate_stream"
             raise Unsupported(msg)
-        return _Prepared(
-            self._decode_generate(request), lambda answer: HttpResponse(200, (generate_json(answer),))
-        )
+        decode = self._generate_decoder(request)
+        return _Plan(lambda: _Prepared(decode(), _generated), len(request.body) >= HEAVY_BYTES)
 
-    def _decode_generate(self, request: HttpRequest) -> InferRequest:
+    def _generate_decoder(self, request: HttpRequest) -> Callable[[], InferRequest]:
+        """Return what decodes the body, on any thread."""
         call = _call(request)
         signature = self._context.catalog.get(call.model_name, call.model_version).signature
-        return decode_generate(request.body, call, signature, limits=self._context.limits)
+        return partial(decode_generate, request.body, call, signature, limits=self._context.limits)
+
+    async def _generate_request(self, request: HttpRequest) -> InferRequest:
+        try:
+            decode = self._generate_decoder(request)
+            if len(request.body) < HEAVY_BYTES:
+                return decode()
+            return await self._context.decode_pool.run(decode, len(request.body))
+        except Exception as error:
+            self._context.refused(_unread(request), error)
+            raise
+
+
+def _generated(answer: InferResponse) -> HttpResponse:
+    return HttpResponse(200, (generate_json(answer),))
 
 
 def _call(request: HttpRequest) -> HttpInferCall:
@@ -143,6 +202,18 @@ def _call(request: HttpRequest) -> HttpInferCall:
         arrived_s=request.arrived_s,
         deadline_s=header_deadline_s(request.headers, request.arrived_s),
         headers=request.headers,
+    )
+
+
+def _unread(request: HttpRequest) -> InferRequest:
+    """Return what is known of a request whose body cannot be decoded: all but the body."""
+    return InferRequest(
+        model_name=request.path_params.get("model", ""),
+        model_version=request.path_params.get("version", ""),
+        inputs=(),
+        arrived_s=request.arrived_s,
+        headers=request.headers,
+        received_bytes=len(request.body),
     )
 
 

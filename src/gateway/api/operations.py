@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Final
 
-from gateway.core.errors import InvalidRequest, ModelLoadError, Unsupported
+from gateway.core.errors import BackendUnavailable, InvalidRequest, ModelLoadError, Unsupported
 from gateway.core.types import VersionState
 
 if TYPE_CHECKING:
@@ -15,6 +16,20 @@ if TYPE_CHECKING:
     from gateway.core.interfaces import ServedVersion
     from gateway.core.types import VersionStatus
 
+# A name that is too long, or a file where a directory must be, is the client's; these are not.
+_SERVERS_FAULTS: Final = frozenset(
+    {
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
 CONFIG_PARAMETER: Final = "config"
 FILE_PREFIX: Final = "file:"
 
@@ -60,7 +75,7 @@ class Operations:
         Raises:
             Unsupported: a repository is named.
             InvalidRequest: no model is named, files are given without a config, or what the client sent of
-                them cannot be loaded.
+                them cannot be loaded; a full disk or a lost device stays a ModelLoadError.
             Unavailable, ModelLoadError, NotFound: as `RepositoryControl.load`.
         """
         _refuse_repository(repository)
@@ -72,7 +87,7 @@ class Operations:
         try:
             await self._context.repository.load(model, config, files or None)
         except ModelLoadError as error:
-            if not config:
+            if not config or _is_servers(error.__cause__):
                 raise
             # The model as it lies in the repository may be sound: what the client put in its place is not.
             raise InvalidRequest(str(error)) from error
@@ -146,6 +161,13 @@ def load_parameter(name: str, *, is_text: bool, is_file: bool) -> None:
 def _refuse_repository(repository: str) -> None:
     if repository:
         raise Unsupported("'repository_name' specification is not supported")
+
+
+def _is_servers(cause: BaseException | None) -> bool:
+    """Whether a load failed for what the server lacks, whatever the client sent."""
+    if isinstance(cause, OSError):
+        return cause.errno in _SERVERS_FAULTS
+    return isinstance(cause, BackendUnavailable | MemoryError)
 
 
 def _require_name(model: str) -> None:

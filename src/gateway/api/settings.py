@@ -91,25 +91,33 @@ TRACE_DEFAULTS: Final[TraceValues] = MappingProxyType(
 """Tracing off; one request in 1000 once on, without end."""
 
 
+def _always(_model: str) -> bool:
+    return True
+
+
 class InMemoryTraceSettings:
     """Keeps trace settings and tells one listener of every change.
 
-    Invariant: what is kept is valid, and a refused update changes nothing. Holds at most one record per
-    model named in `update`.
+    Invariant: what is kept is valid, and a refused update changes nothing. After each update it holds
+    records only of models that exist and have settings of their own.
 
     Args:
         start: the server's settings at start, by name.
-        on_change: told the model ("" for the server) and its settings in force after each change.
+        on_change: told the model ("" for the server) and its settings in force after each change; of a
+            model that has none of its own any more, no settings.
+        exists: whether a model still exists; what is kept of others is dropped with the next update.
     """
 
     def __init__(
         self,
         start: TraceValues = TRACE_DEFAULTS,
         on_change: Callable[[str, TraceValues], None] | None = None,
+        exists: Callable[[str], bool] = _always,
     ) -> None:
         self._start: TraceValues = {**TRACE_DEFAULTS, **_checked_trace(start)}
         self._own: dict[str, TraceValues] = {}
         self._on_change = on_change
+        self._exists = exists
 
     def get(self, model: str = "") -> TraceValues:
         """Return the settings in force, as `TraceSettings.get`."""
@@ -119,12 +127,21 @@ class InMemoryTraceSettings:
     def update(self, changes: TraceValues, model: str = "") -> TraceValues:
         """Change settings, as `TraceSettings.update`."""
         checked = _checked_trace(changes)
-        own = {**self._own.get(model, {}), **checked}
-        self._own[model] = {name: values for name, values in own.items() if values}
-        values = self.get(model)
-        if self._on_change is not None and changes:
-            self._on_change(model, values)
-        return values
+        for gone in [name for name in self._own if name not in {"", model} and not self._exists(name)]:
+            self._keep(gone, {})
+        if changes:
+            own = {**self._own.get(model, {}), **checked}
+            self._keep(model, {name: values for name, values in own.items() if values})
+        return self.get(model)
+
+    def _keep(self, model: str, own: TraceValues) -> None:
+        """Replace a model's own settings, and tell."""
+        if own:
+            self._own[model] = own
+        else:
+            self._own.pop(model, None)
+        if self._on_change is not None:
+            self._on_change(model, self.get(model) if own or not model else {})
 
 
 def _checked_trace(changes: TraceValues) -> dict[str, tuple[str, ...]]:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 TIMEOUT_HEADER: Final = "x-request-timeout-ms"
 """Milliseconds within which the request must be started: HTTP's counterpart of gRPC's deadline."""
 TIMING_HEADER: Final = "x-server-timing"
-"""Any value but 0 or false asks for a `Server-Timing` header (gRPC: trailer) with the response."""
+"""Any value but 0 or false asks for a `Server-Timing` header (gRPC: trailer) with an
+answer; errors carry none."""
 
 _MOST_MS: Final = 86_400_000.0
 

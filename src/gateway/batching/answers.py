@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gateway.batching.execution import OFF_LOOP_BYTES
 from gateway.batching.tickets import join, respond
-from gateway.core.errors import BackendError, Cancelled, GatewayError
+from gateway.core.errors import BackendError, Cancelled, Draining, GatewayError
 from gateway.core.events import BatchMember, CloseReason, CompletedBatch
 from gateway.core.statistics import BatchSizeStatistics
 from gateway.core.types import RequestTiming
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from concurrent import futures
+    from typing import TypeAlias
 
     from gateway.batching.bisection import Part
     from gateway.batching.execution import Execution
@@ -23,6 +28,10 @@ if TYPE_CHECKING:
     from gateway.core.interfaces import BatchObserver
     from gateway.core.statistics import VersionStatistics
     from gateway.core.types import Device, InferRequest, ModelSignature, Tensor, VersionId
+
+    Outputs: TypeAlias = tuple[Tensor, ...]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +44,8 @@ class Run:
         reason: why the batch was closed.
         started_s: when it was formed, monotonic.
         part: set when it is a part of a failed batch.
+        paused: a stream that has given its room on the device back while its reader takes its time.
+        settled_s: seconds of the device charged already.
     """
 
     jobs: list[Job]
@@ -42,6 +53,8 @@ class Run:
     reason: CloseReason
     started_s: float
     part: Part[Job] | None = None
+    paused: bool = False
+    settled_s: float = 0.0
 
 
 class Books:
@@ -101,7 +114,10 @@ class Books:
         if execution.error is None:
             self._count_size(batch)
         for observer in self._observers:
-            observer.on_batch(batch)
+            try:
+                observer.on_batch(batch)
+            except Exception:  # noqa: BLE001 - logged: it must not keep the others, or a request, from their due
+                _log.exception("an observer of batches failed for model %r", self.version.model)
 
     def _count_size(self, batch: CompletedBatch) -> None:
         sizes = self._statistics.batch_sizes.get(batch.rows)
@@ -136,40 +152,65 @@ class Books:
         name = type(error).__name__
         self._statistics.rejected[name] = self._statistics.rejected.get(name, 0) + 1
         for observer in self._observers:
-            observer.on_rejected(self.version, request, error)
+            try:
+                observer.on_rejected(self.version, request, error)
+            except Exception:  # noqa: BLE001 - likewise
+                _log.exception("an observer of refusals failed for model %r", self.version.model)
 
 
 class Answers:
     """Completes the tickets of finished runs."""
 
-    def __init__(self, books: Books, signature: ModelSignature, splitter: Splitter, clock: Clock) -> None:
+    def __init__(
+        self, books: Books, signature: ModelSignature, splitter: Splitter, clock: Clock, *, joins: bool
+    ) -> None:
+        """Prepare; `joins` says whether requests may be cut up."""
         self._books = books
+        self._joins = joins
         self._model = books.version.model
         self._number = str(books.version.number)
         self._axes = {spec.name: spec.batch_axis for spec in signature.outputs}
         self._splitter = splitter
         self._clock = clock
 
+    def heavy(self, run: Run, execution: Execution) -> bool:
+        """Return whether answering a run that went well copies so much that `well_aside` must do it."""
+        assert execution.assembly is not None
+        assert execution.outputs is not None
+        nbytes = sum([array.nbytes for array in execution.outputs.values()])
+        if nbytes >= OFF_LOOP_BYTES:
+            shared = len(run.jobs) > 1 or execution.assembly.padded_rows != execution.assembly.rows
+            return shared or self._splitter.cuts or not run.jobs[0].whole
+        return self._joins and any(
+            not job.whole and nbytes * job.ticket.layout.rows >= OFF_LOOP_BYTES * run.rows for job in run.jobs
+        )
+
     def well(self, run: Run, execution: Execution) -> None:
         """Answer the members of a run that went well with their rows of its outputs."""
         started_s = self._clock.now_s()
         try:
             pieces = self._split(run, execution)
+            joined = self._join(self._put_by(run, pieces)) if self._joins else {}
         except Exception as exc:  # noqa: BLE001 - an output of an unforeseen shape must not lose its requests
-            error = BackendError(f"outputs of model '{self._model}' cannot be split: {type(exc).__name__}")
-            error.__cause__ = exc
-            execution.error, execution.outputs = error, None
-            self.badly(run, execution, error)
+            self._unfit(run, execution, exc)
             return
-        now_s = self._clock.now_s()
-        execution.compute_output_ns += int((now_s - started_s) * 1e9)
-        answered = [
-            job
-            for job, outputs in zip(run.jobs, pieces, strict=True)
-            if self._deliver(run, job, outputs, execution)
-        ]
-        self._books.succeeded(answered, execution, now_s)
-        self._close(run, execution, now_s)
+        self._hand_out(run, execution, started_s, pieces, joined)
+
+    async def well_aside(self, run: Run, execution: Execution, threads: futures.Executor) -> None:
+        """As `well`, copying in `threads`; when cancelled, the members fail with Draining."""
+        started_s, loop = self._clock.now_s(), asyncio.get_running_loop()
+        joined: Mapping[Job, Outputs | BackendError] = {}
+        try:
+            pieces = await loop.run_in_executor(threads, self._split, run, execution)
+            if last := self._put_by(run, pieces):
+                joined = await loop.run_in_executor(threads, self._join, last)
+        except asyncio.CancelledError:
+            self.badly(run, execution, Draining(f"model '{self._model}' was stopped before it had answered"))
+            raise
+        except Exception as exc:  # noqa: BLE001 - as above
+            self._unfit(run, execution, exc)
+            return
+        self._hand_out(run, execution, started_s, pieces, joined)
 
     def badly(self, run: Run, execution: Execution, error: GatewayError) -> None:
         """Fail the members of a run."""
@@ -194,31 +235,72 @@ class Answers:
         execution.error = ticket.error
         self._close(run, execution, now_s)
 
-    def _split(self, run: Run, execution: Execution) -> list[tuple[Tensor, ...]]:
+    def _unfit(self, run: Run, execution: Execution, exc: Exception) -> None:
+        error = BackendError(f"outputs of model '{self._model}' cannot be split: {type(exc).__name__}")
+        error.__cause__ = exc
+        execution.error, execution.outputs = error, None
+        self.badly(run, execution, error)
+
+    def _hand_out(
+        self,
+        run: Run,
+        execution: Execution,
+        started_s: float,
+        pieces: Sequence[Outputs],
+        joined: Mapping[Job, Outputs | BackendError],
+    ) -> None:
+        now_s = self._clock.now_s()
+        execution.compute_output_ns += int((now_s - started_s) * 1e9)
+        answered = [
+            job
+            for job, outputs in zip(run.jobs, pieces, strict=True)
+            if self._deliver(run, job, outputs if job.whole else joined.get(job), execution)
+        ]
+        self._books.succeeded(answered, execution, now_s)
+        self._close(run, execution, now_s)
+
+    def _put_by(self, run: Run, pieces: Sequence[Outputs]) -> list[Job]:
+        """Keep the outputs of parts with their tickets; return those that were the last of theirs."""
+        last: list[Job] = []
+        for job, outputs in zip(run.jobs, pieces, strict=True):
+            ticket = job.ticket
+            if not job.whole and not ticket.done:
+                ticket.answers[job.start] = outputs
+                if len(ticket.answers) == len(ticket.jobs):
+                    last.append(job)
+        return last
+
+    def _join(self, last: Sequence[Job]) -> dict[Job, Outputs | BackendError]:
+        """Return the whole outputs of the tickets that these parts were the last of; safe off the loop."""
+        joined: dict[Job, Outputs | BackendError] = {}
+        for job in last:
+            try:
+                joined[job] = join(job.ticket, self._axes)
+            except BackendError as error:
+                joined[job] = error
+        return joined
+
+    def _split(self, run: Run, execution: Execution) -> list[Outputs]:
         assert execution.assembly is not None
         assert execution.outputs is not None
         outputs, inputs, split = execution.outputs, execution.assembly.inputs, self._splitter.split
-        pieces: list[tuple[Tensor, ...]] = []
+        pieces: list[Outputs] = []
         start = 0
         for job in run.jobs:
             pieces.append(split(outputs, inputs, job, start))
             start += job.size
         return pieces
 
-    def _deliver(self, run: Run, job: Job, outputs: tuple[Tensor, ...], execution: Execution) -> bool:
-        """Hand a job's outputs to its ticket; True if that completed it."""
+    def _deliver(
+        self, run: Run, job: Job, outputs: Outputs | BackendError | None, execution: Execution
+    ) -> bool:
+        """Hand whole outputs to a job's ticket; True if that completed it. None: parts are missing."""
         ticket = job.ticket
-        if ticket.done:
+        if ticket.done or outputs is None:
             return False
-        if not job.whole:
-            ticket.answers[job.start] = outputs
-            if len(ticket.answers) < len(ticket.jobs):
-                return False
-            try:
-                outputs = join(ticket, self._axes)
-            except BackendError as error:
-                ticket.fail(error)
-                return False
+        if isinstance(outputs, BackendError):
+            ticket.fail(outputs)
+            return False
         timing = RequestTiming(
             job.queue_ns,
             execution.compute_input_ns,
@@ -233,10 +315,10 @@ class Answers:
         members: list[BatchMember] = []
         start = 0
         for job in run.jobs:
-            error = job.ticket.error
+            error, told = job.ticket.error, job.ticket.counted
             if error is not None:
                 self._books.failed(job.ticket, now_s)
-            if error is not None or not only_done:
+            if not only_done or (error is not None and not told):
                 cancelled = isinstance(error, Cancelled)
                 members.append(
                     BatchMember(job.ticket.request, start, job.size, job.queue_ns, error, cancelled)

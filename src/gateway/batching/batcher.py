@@ -5,38 +5,34 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from gateway.batching.alarm import Alarm
 from gateway.batching.answers import Answers, Books, Run
 from gateway.batching.assembly import Assembler
 from gateway.batching.bisection import Bisection
 from gateway.batching.execution import Execution, Executor, may_be_one_request
 from gateway.batching.grouping import Grouper
-from gateway.batching.queue import BatchQueue, most_rows
+from gateway.batching.intake import Intake
+from gateway.batching.queue import BatchQueue
 from gateway.batching.splitting import Splitter
 from gateway.batching.streaming import Streams
-from gateway.batching.tickets import Admission, Job, Ticket, cut
-from gateway.core.errors import DeadlineExceeded, Draining, GatewayError, InvalidRequest, Unsupported
+from gateway.batching.tickets import Job, Ticket
+from gateway.core.errors import DeadlineExceeded, Draining, GatewayError, Unsupported
 from gateway.core.events import CloseReason
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+    from concurrent import futures
 
-    from gateway.batching.grouping import Layout
     from gateway.batching.queue import FormedBatch
     from gateway.batching.scheduler import DeviceScheduler
-    from gateway.core.clock import Clock, Timer
+    from gateway.core.clock import Clock
     from gateway.core.interfaces import BatchObserver, LoadedModel
     from gateway.core.options import ModelSpec
     from gateway.core.pending import Pending
     from gateway.core.statistics import VersionStatistics
     from gateway.core.types import InferRequest, InferResponse, ParameterValue, VersionId
-
-LONGEST_WAIT_S: Final = 86_400.0
-"""No deadline is farther away than this: what a client sends may be any number."""
-
-TIMER_STEP_S: Final = 0.001
-"""A timer is never set closer than its resolution, or an early one would spin until its time has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +42,13 @@ class BatcherContext:
     Attributes:
         scheduler: of the device the model is loaded on.
         clock: time and timers.
+        threads: where large inputs and outputs are copied; outlives the batchers.
         observers: told of every batch and every rejected request, in this order.
     """
 
     scheduler: DeviceScheduler
     clock: Clock
+    threads: futures.Executor
     observers: Sequence[BatchObserver] = ()
 
 
@@ -81,19 +79,26 @@ class Batcher:
         self._model = model
         self._clock = context.clock
         self._single = signature.decoupled or not (options.enabled and signature.batchable)
-        self._most_rows = most_rows(options)
         self._grouper = Grouper(spec.name, signature, options)
         splitter = Splitter(spec.name, signature, options)
-        self._executor = Executor(spec.name, model, Assembler(signature, options), splitter, context.clock)
+        self._threads = context.threads
+        self._executor = Executor(
+            spec.name,
+            model,
+            assembler=Assembler(signature, options),
+            splitter=splitter,
+            clock=context.clock,
+            threads=context.threads,
+        )
         self._queue: BatchQueue[Job] = BatchQueue(spec.name, options, single=self._single)
+        self._intake = Intake(spec.name, options, self._grouper, self._queue, single=self._single)
         self._books = Books(version, model.device, statistics, context.observers)
-        self._answers = Answers(self._books, signature, splitter, context.clock)
+        self._answers = Answers(self._books, signature, splitter, context.clock, joins=options.split_large)
         self._bisection: Bisection[Job] = Bisection(options.bisect_budget)
-        self._streams = Streams(str(version.number), model, self._executor, splitter)
         self._share = context.scheduler.join(self)
+        self._streams = Streams(str(version.number), model, self._executor, splitter, self._share)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._timer: Timer | None = None
-        self._timer_s = 0.0
+        self._alarm = Alarm(context.clock, self._on_alarm)
         self._running = 0
         self._running_rows = 0
         self._closed = False
@@ -149,42 +154,13 @@ class Batcher:
     def _enqueue(self, request: InferRequest, now_s: float) -> Ticket:
         if self._closed:
             raise Draining(f"model '{self._name}' is being unloaded")
-        layout = self._grouper.layout(request)
-        rows = layout.rows
-        if rows > self._most_rows and not self._options.split_large:
-            raise InvalidRequest(
-                f"request for model '{self._name}' has {rows} rows: expected at most {self._most_rows}"
-            )
-        admission = self._admission(request, layout, now_s)
-        self._queue.check(rows or 1, admission.nbytes, now_s)
-        ticket = Ticket(request, layout, now_s, self._on_cancel)
-        ticket.jobs = cut(ticket, admission, self._most_rows)
+        ticket = self._intake.ticket(request, now_s, self._on_cancel)
         for job in ticket.jobs:
             self._queue.push(job, now_s)
-        if admission.deadline_s is not None:
-            self._arm(admission.deadline_s, now_s)
+        if (deadline_s := ticket.jobs[0].deadline_s) is not None:
+            self._alarm.no_later(deadline_s, now_s)
         self._share.wake()
         return ticket
-
-    def _admission(self, request: InferRequest, layout: Layout, now_s: float) -> Admission:
-        return Admission(
-            None if self._single else self._grouper.key(request, layout),
-            self._queue.level_of(request.priority),
-            request.flow_key,
-            self._deadline_s(request, now_s),
-            request.received_bytes or sum([tensor.array.nbytes for tensor in request.inputs]),
-        )
-
-    def _deadline_s(self, request: InferRequest, now_s: float) -> float | None:
-        """Return when the request must have left the queue."""
-        default_s, deadline_s = self._options.default_timeout_s, request.deadline_s
-        if deadline_s is None:
-            return None if default_s is None else now_s + default_s
-        if deadline_s <= now_s:
-            raise DeadlineExceeded(f"request for model '{self._name}' arrived after its deadline")
-        if default_s is not None and not self._options.allow_timeout_override:
-            return min(deadline_s, now_s + default_s)
-        return min(deadline_s, now_s + LONGEST_WAIT_S)
 
     # -- leaving the queue without a run -------------------------------------------------------------------
 
@@ -199,7 +175,10 @@ class Batcher:
         return any(removed)
 
     def _expire(self, now_s: float) -> None:
-        for job in self._queue.expire(now_s):
+        expired = self._queue.expire(now_s)
+        if self._bisection:
+            expired += self._unrun(self._bisection.withdraw(_due_by(now_s), now_s))
+        for job in expired:
             waited_s = now_s - job.enqueued_s
             self._give_up(
                 job.ticket,
@@ -214,20 +193,24 @@ class Batcher:
         self._withdraw(ticket)
         self._books.failed(ticket, now_s)
 
-    def _arm(self, when_s: float | None, now_s: float) -> None:
-        """Have the timer fire no later than `when_s`; one that fires too early only sets the next."""
-        if when_s is None or self._closed or (self._timer is not None and self._timer_s <= when_s):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_s = max(when_s, now_s + TIMER_STEP_S)
-        self._timer = self._clock.call_at(self._timer_s, self._on_timer)
+    def _unrun(self, jobs: list[Job]) -> list[Job]:
+        """Return jobs of a failed batch that will not be run again: no later batch tells of them."""
+        for job in jobs:
+            job.ticket.formed = not job.whole
+        return jobs
 
-    def _on_timer(self) -> None:
-        self._timer = None
+    def _next_expiry_s(self) -> float | None:
+        """Return the earliest deadline of what waits, be it in the queue or as part of a failed batch."""
+        expiry_s = self._queue.next_expiry_s()
+        if not self._bisection:
+            return expiry_s
+        deadlines_s = [job.deadline_s for job in self._bisection.waiting() if job.deadline_s is not None]
+        return min(deadlines_s if expiry_s is None else [expiry_s, *deadlines_s], default=None)
+
+    def _on_alarm(self) -> None:
         now_s = self._clock.now_s()
         self._expire(now_s)
-        self._arm(self._queue.next_expiry_s(), now_s)
+        self._alarm.no_later(self._next_expiry_s(), now_s)
         if self._queue.requests:
             self._share.wake()
 
@@ -235,17 +218,19 @@ class Batcher:
 
     def start_run(self) -> bool:
         """Start the next run, for the scheduler; False when no instance is free or nothing is due."""
+        if self._streams.resume_next():
+            return True
         if self._running >= self._model.instances or self._closed:
             return False
         now_s = self._clock.now_s()
+        self._expire(now_s)
         if (part := self._bisection.take()) is not None:
             rows = sum([job.rows for job in part.members])
             return self._launch(Run(part.members, rows, CloseReason.FULL, now_s, part))
-        self._expire(now_s)
         while (formed := self._queue.take(now_s)) is not None:
             if self._launch(self._run_of(formed, now_s)):
                 return True
-        self._arm(self._queue.next_event_s(), now_s)
+        self._alarm.no_later(self._queue.next_event_s(), now_s)
         return False
 
     def _run_of(self, formed: FormedBatch[Job], now_s: float) -> Run:
@@ -260,12 +245,15 @@ class Batcher:
             if not self._streams.grant(run):
                 return False
         else:
-            task = asyncio.get_running_loop().create_task(self._execute(run))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(self._execute(run))
         self._running += 1
         self._running_rows += run.rows
         return True
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _execute(self, run: Run) -> None:
         execution = Execution()
@@ -296,8 +284,23 @@ class Batcher:
             self._answers.later(run, execution)
         elif execution.error is not None:
             self._answers.badly(run, execution, execution.error)
+        elif self._answers.heavy(run, execution):
+            self._begin(self._answer_aside(run, execution))
+            return
         else:
             self._answers.well(run, execution)
+        self._take_back(run)
+
+    async def _answer_aside(self, run: Run, execution: Execution) -> None:
+        try:
+            await self._answers.well_aside(run, execution, self._threads)
+        finally:
+            self._take_back(run)
+
+    def _take_back(self, run: Run) -> None:
+        """Take what waits of requests that have failed in part out of the queue."""
+        if not self._options.split_large:
+            return
         for job in run.jobs:
             if not job.whole and job.ticket.error is not None:
                 self._withdraw(job.ticket)
@@ -319,14 +322,18 @@ class Batcher:
             return False
         live = [job for job in run.jobs if not job.ticket.done]
         expected_s = max(execution.seconds, self._share.cost_s)
-        return bool(live) and self._bisection.divide(live, expected_s, now_s)
+        if not live or not self._bisection.divide(live, expected_s, now_s):
+            return False
+        self._alarm.no_later(self._next_expiry_s(), now_s)
+        return True
 
     def _release(self, run: Run, seconds: float) -> None:
         self._running -= 1
         self._running_rows -= run.rows
         if self._queue.requests or self._bisection:
             self._share.wake()
-        self._share.release(seconds)
+        if not run.paused:
+            self._share.release(seconds - run.settled_s)
 
     # -- streams -------------------------------------------------------------------------------------------
 
@@ -335,7 +342,8 @@ class Batcher:
 
         A decoupled model's responses come as it makes them, and an empty one with `final` set ends them: that
         it was the last is known only afterwards. The instance stays occupied until the iterator is
-        exhausted or closed; close it (`contextlib.aclosing`) if it is given up.
+        exhausted or closed; close it (`contextlib.aclosing`) if it is given up. Between two responses the
+        device is free for others, and the next response waits for room on it.
 
         Raises:
             GatewayError: as `submit`, or the failure of the run, from any step of the iteration.
@@ -375,10 +383,14 @@ class Batcher:
     async def aclose(self) -> None:
         """Stop: whatever waits fails with Draining, runs under way are waited for. The model stays loaded."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.close()
         now_s = self._clock.now_s()
-        for job in [*self._queue.drain(), *self._bisection.drain(now_s)]:
+        for job in [*self._queue.drain(), *self._unrun(self._bisection.drain(now_s))]:
             self._give_up(job.ticket, Draining(f"model '{self._name}' is being unloaded"), now_s)
-        if self._tasks:
+        while self._tasks:
             await asyncio.wait(self._tasks)
+
+
+def _due_by(now_s: float) -> Callable[[Job], bool]:
+    """Return whether a job's deadline has come."""
+    return lambda job: job.deadline_s is not None and job.deadline_s <= now_s

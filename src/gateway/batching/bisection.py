@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -126,6 +126,24 @@ class Bisection(Generic[T]):
         """Take back a part that took `seconds`; 0 if it was not run after all."""
         self._running -= 1
         self._budget.settle(part.reserved_s, seconds, now_s)
+
+    def waiting(self) -> Iterator[T]:
+        """Give the members of the parts not yet run."""
+        for part in self._parts:
+            yield from part.members
+
+    def withdraw(self, gone: Callable[[T], bool], now_s: float) -> list[T]:
+        """Take the members that are `gone` out of the parts not yet run and return them."""
+        withdrawn = [member for member in self.waiting() if gone(member)]
+        if withdrawn:
+            parts, self._parts = self._parts, deque()
+            for part in parts:
+                part.members = [member for member in part.members if member not in withdrawn]
+                if part.members:
+                    self._parts.append(part)
+                else:
+                    self._budget.settle(part.reserved_s, 0.0, now_s)
+        return withdrawn
 
     def drain(self, now_s: float) -> list[T]:
         """Give up the parts not yet run and return their members."""

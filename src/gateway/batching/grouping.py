@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 _Head: TypeAlias = "tuple[str, int, tuple[int, ...]]"
 """Name, NumPy type number and shape of one input."""
 
+SHARED_BYTES: Final = 64 << 10
+"""Inputs without a batch axis are compared by value up to this size, which costs about 0.1 ms; a request with
+more in them runs alone."""
+
+_SHARED_TEXTS: Final = 1024
+"""Likewise, elements of a BYTES input."""
+
 _MOST_LAYOUTS: Final = 1024
 """Layouts remembered; beyond it all are forgotten, so that clients with ever new shapes hold no memory."""
 
@@ -25,7 +32,8 @@ class Layout(NamedTuple):
     Attributes:
         key: the part of the grouping key that follows from it.
         rows: rows of the request.
-        row_bytes: bytes of one row in a run, padding included.
+        row_bytes: bytes of one row in a run, padding included; of all inputs where there is no batch axis.
+        shared_bytes: bytes of the inputs that a batch has once, whatever its rows.
         positions: for each input of the signature its position in the request, or -1 if it is left out.
         shared: positions of the inputs without a batch axis, whose values are part of the grouping key.
     """
@@ -33,6 +41,7 @@ class Layout(NamedTuple):
     key: Hashable
     rows: int
     row_bytes: int
+    shared_bytes: int
     positions: tuple[int, ...]
     shared: tuple[int, ...]
 
@@ -42,7 +51,8 @@ class Grouper:
 
     Two requests have equal keys exactly when they have the same inputs present, with the same dtypes and the
     same shapes but for the batch axis and the axes padded together, equal values in every input that has no
-    batch axis, and equal values of the declared group parameters.
+    batch axis, and equal values of the declared group parameters. One that brings more than `SHARED_BYTES`
+    in such inputs has a key of its own: comparing them would hold up the event loop.
     """
 
     def __init__(self, model: str, signature: ModelSignature, options: BatchingOptions) -> None:
@@ -78,7 +88,10 @@ class Grouper:
         """Return the grouping key of a request with this layout."""
         if not layout.shared and not self._parameters:
             return layout.key
-        values = tuple([_value_of(request.inputs[position].array) for position in layout.shared])
+        shared = [request.inputs[position].array for position in layout.shared]
+        if layout.shared_bytes > SHARED_BYTES or _much_text(shared):
+            return object()
+        values = tuple([_value_of(array) for array in shared])
         parameters = tuple([_typed(request.parameters.get(name)) for name in self._parameters])
         return (layout.key, values, parameters)
 
@@ -90,9 +103,9 @@ class Grouper:
         found = {name: position for position, (name, _, _) in enumerate(heads)}
         positions = tuple([found.get(spec.name, -1) for spec in self._specs])
         if not self._batchable:
-            return Layout(None, 1, 0, positions, ())
+            return Layout(None, 1, sum([tensor.array.nbytes for tensor in inputs]), 0, positions, ())
         key: list[Hashable] = []
-        row_bytes = 0
+        row_bytes = shared_bytes = 0
         for spec, position in zip(self._specs, positions, strict=True):
             if position < 0:
                 continue
@@ -100,10 +113,12 @@ class Grouper:
             group_shape, elements = self._group_shape(spec, shape)
             key.append((spec.name, type_number, group_shape))
             row_bytes += elements * inputs[position].array.itemsize
+            if spec.batch_axis is None:
+                shared_bytes += inputs[position].array.nbytes
         shared = tuple(
             [p for spec, p in zip(self._specs, positions, strict=True) if p >= 0 and spec.batch_axis is None]
         )
-        return Layout(tuple(key), self._rows(heads), row_bytes, positions, shared)
+        return Layout(tuple(key), self._rows(heads), row_bytes, shared_bytes, positions, shared)
 
     def _group_shape(self, spec: TensorSpec, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
         """Return a shape with only what must be equal within a batch, and one row's elements in a run."""
@@ -143,6 +158,14 @@ class Grouper:
                     f"input '{first_name}' has {rows}: expected the same number in every batched input"
                 )
         return 1 if rows is None else rows
+
+
+def _much_text(arrays: Sequence[Array]) -> bool:
+    """Return whether BYTES inputs among `arrays` hold too much to be compared."""
+    texts = [array for array in arrays if array.dtype.hasobject]
+    if sum([array.size for array in texts]) > _SHARED_TEXTS:
+        return True
+    return sum([len(text) for array in texts for text in array.ravel()]) > SHARED_BYTES
 
 
 def _value_of(array: Array) -> Hashable:

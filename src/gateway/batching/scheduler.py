@@ -65,6 +65,13 @@ class Share:
         """Give the room of one run back, with what it took; the next run starts before this returns."""
         self._scheduler._release(self, seconds)  # noqa: SLF001 - likewise
 
+    def retake(self) -> bool:
+        """Take room for a run that had given it back; False, changing nothing, if others come first.
+
+        Then `wake`, and go on when told to start a run.
+        """
+        return self._scheduler._retake(self)  # noqa: SLF001 - likewise
+
 
 class DeviceScheduler:
     """Decides who runs next on one device, by start-time fair queueing on measured run seconds.
@@ -114,6 +121,13 @@ class DeviceScheduler:
             self._virtual_s = max(self._virtual_s, start_s)
             self.running += 1
             share.charge()
+
+    def _retake(self, share: Share) -> bool:
+        if self._wanting or self.running >= self.slots:
+            return False
+        self.running += 1
+        share.charge()
+        return True
 
     def _release(self, share: Share, seconds: float) -> None:
         self.running -= 1

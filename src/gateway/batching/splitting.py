@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from gateway.core.types import Array, InferRequest, ModelSignature, TensorSpec
 
 SMALL_BYTES: Final = 4096
-"""Below this a member's rows are copied out: a slow reader then keeps them alive and not the whole batch."""
+"""Below this a member's rows are copied out, and also when they are less than half of the output: a slow
+reader keeps alive what it holds and at most as much again, never the whole batch."""
 
 
 class Splitter:
-    """Splits the outputs of batches of one signature."""
+    """Splits the outputs of batches of one signature; safe off the event loop.
+
+    Attributes:
+        cuts: whether padding is cut off some output.
+    """
 
     def __init__(self, model: str, signature: ModelSignature, options: BatchingOptions) -> None:
         """Prepare for a signature; without a batch axis a batch has one member, which gets everything."""
@@ -27,6 +32,7 @@ class Splitter:
         self._specs: Mapping[str, TensorSpec] = {spec.name: spec for spec in signature.outputs}
         self._every = tuple(self._specs)
         self._batchable = signature.batchable
+        self.cuts = bool(options.cut)
         index = {spec.name: position for position, spec in enumerate(signature.inputs)}
         self._cuts: Mapping[str, Sequence[tuple[CutRule, int]]] = {
             name: [(rule, index[rule.input]) for rule in options.cut if rule.output == name]
@@ -79,7 +85,8 @@ class Splitter:
             start: its first row in the batch.
 
         Returns:
-            Views over the batch's arrays; a copy where the view would be small and keep much more alive.
+            Views over the batch's arrays; a copy where the view would be small, or keep alive more than twice
+            its own size.
         """
         asked = job.ticket.request.outputs
         names = [output.name for output in asked] if asked else self._every
@@ -103,7 +110,7 @@ class Splitter:
                 rows = array[(*(slice(None),) * (spec.batch_axis or 0), slice(start, stop))]
         for rule, position in self._cuts[name]:
             rows = _cut(rows, rule, inputs, job, position)
-        if rows is not array and rows.nbytes < SMALL_BYTES:
+        if rows is not array and (rows.nbytes < SMALL_BYTES or 2 * rows.nbytes < array.nbytes):
             rows = rows.copy()
         return Tensor(name, spec.datatype, rows)
 

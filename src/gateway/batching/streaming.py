@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from gateway.core.types import RequestTiming
 if TYPE_CHECKING:
     from gateway.batching.answers import Run
     from gateway.batching.execution import Execution, Executor
+    from gateway.batching.scheduler import Share
     from gateway.batching.splitting import Splitter
     from gateway.batching.tickets import Ticket
     from gateway.core.interfaces import LoadedModel
@@ -22,10 +24,18 @@ if TYPE_CHECKING:
 
 
 class Streams:
-    """The streaming requests of one batcher. A run is granted to the reader, in whose task it then runs."""
+    """The streaming requests of one batcher. A run is granted to the reader, in whose task it then runs.
 
-    def __init__(self, number: str, model: LoadedModel, executor: Executor, splitter: Splitter) -> None:
+    While a reader has a response and does not ask for the next, its run gives its room on the device back: an
+    instance of its own model is all that a slow reader occupies.
+    """
+
+    def __init__(
+        self, number: str, model: LoadedModel, executor: Executor, splitter: Splitter, share: Share
+    ) -> None:
         self._number = number
+        self._share = share
+        self._paused: deque[tuple[Run, asyncio.Future[None]]] = deque()
         self._model = model
         self._executor = executor
         self._splitter = splitter
@@ -50,6 +60,16 @@ class Streams:
         """Return the run that was granted to a reader cancelled in the same turn of the loop."""
         return turn.result() if turn.done() and not turn.cancelled() and turn.exception() is None else None
 
+    def resume_next(self) -> bool:
+        """Let the next run whose reader has come back go on; False if there is none."""
+        while self._paused:
+            run, turn = self._paused.popleft()
+            if not turn.done():
+                run.paused = False
+                turn.set_result(None)
+                return True
+        return False
+
     async def responses(self, run: Run, execution: Execution) -> AsyncGenerator[InferResponse, None]:
         """Give the model's responses, none of them final; note times and failure in `execution`.
 
@@ -58,7 +78,7 @@ class Streams:
         """
         request = run.jobs[0].ticket.request
         clock = self._executor.clock
-        started_s = clock.now_s()
+        resumed_s = clock.now_s()
         execution.error = Cancelled(f"stream of model '{request.model_name}' was closed by its reader")
         try:
             batch = await self._executor.assemble(run.jobs, request.parameters, execution)
@@ -68,25 +88,50 @@ class Streams:
                     stack.push_async_callback(results.aclose)
                 async for result in results:
                     outputs = self._splitter.present(result.outputs, request)
-                    timing = self._timing(run, execution, clock.now_s() - started_s)
+                    execution.seconds += clock.now_s() - resumed_s
+                    timing = self._timing(run, execution)
+                    self._pause(run, execution)
                     yield respond(request, self._number, outputs, timing, final=False)
+                    await self._resume(run)
+                    resumed_s = clock.now_s()
             execution.error = None
         except Exception as exc:
             execution.error = self._executor.failure(exc)
             raise execution.error from exc
         finally:
-            execution.seconds = clock.now_s() - started_s
+            if not run.paused:
+                execution.seconds += clock.now_s() - resumed_s
             execution.compute_infer_ns = int(execution.seconds * 1e9)
 
     def final(self, run: Run, execution: Execution) -> InferResponse:
         """Return the empty response that ends a stream."""
-        timing = self._timing(run, execution, execution.seconds)
+        timing = self._timing(run, execution)
         return respond(run.jobs[0].ticket.request, self._number, (), timing)
 
-    def _timing(self, run: Run, execution: Execution, seconds: float) -> RequestTiming:
-        return RequestTiming(
-            run.jobs[0].queue_ns, execution.compute_input_ns, int(seconds * 1e9), 0, run.rows
-        )
+    def _pause(self, run: Run, execution: Execution) -> None:
+        run.paused = True
+        seconds, run.settled_s = execution.seconds - run.settled_s, execution.seconds
+        self._share.release(seconds)
+
+    async def _resume(self, run: Run) -> None:
+        """Wait for room on the device; when cancelled the run stays paused."""
+        if self._share.retake():
+            run.paused = False
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._paused.append((run, turn))
+        self._share.wake()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not run.paused:  # the room was given in the very moment of the cancellation
+                run.paused = True
+                self._share.release(0.0)
+            raise
+
+    def _timing(self, run: Run, execution: Execution) -> RequestTiming:
+        infer_ns = int(execution.seconds * 1e9)
+        return RequestTiming(run.jobs[0].queue_ns, execution.compute_input_ns, infer_ns, 0, run.rows)
 
     def _lost(self, ticket: Pending) -> None:
         turn = self._turns.pop(ticket, None)

@@ -11,7 +11,8 @@ class Exit(enum.IntEnum):
     OK = 0
     """Done; for `serve`, stopped by a signal and everything accepted was answered."""
     FAILED = 1
-    """The server refused, the file is wrong, a port is taken, or a second signal forced the stop."""
+    """The server refused, the file is wrong, a port is taken, or `serve` was stopped by force: by a second
+    signal, or because a model still ran after the grace period."""
     USAGE = 2
     """The command line itself is wrong."""
     UNREACHABLE = 3

@@ -9,8 +9,9 @@ import os
 import signal
 import socket
 import sys
+import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import uvloop
 from rich.console import Console
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 
     from gateway.config.schema import GatewayConfig
     from gateway.core.interfaces import LifecycleObserver, ModelCatalog
+
+
+_EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104 - compared with, not bound
+_EVERY_IPV6: Final = "::"
+
+TEARDOWN_S: Final = 3.0
+"""Time to free everything once the grace period is over; then the process ends all the same. Only native code
+that cannot be interrupted, a run or a load of a model, takes longer, and an orchestrator kills what does."""
 
 
 class ServingGateway(Protocol):
@@ -67,29 +76,36 @@ class ServeOptions:
     Attributes:
         as_json: one JSON line on standard output when start-up is over, everything else on standard error.
         out: where people are told what happens.
+        last_resort: ends the process when freeing everything takes too long.
     """
 
     as_json: bool
     out: Console
+    last_resort: threading.Timer
 
 
-def serve(config: GatewayConfig, make_gateway: GatewayFactory, *, as_json: bool) -> None:
+def serve(
+    config: GatewayConfig, make_gateway: GatewayFactory, *, as_json: bool, teardown_s: float = TEARDOWN_S
+) -> None:
     """Serve until SIGTERM or SIGINT, then finish what was accepted and return.
 
-    A second signal ends the process at once with exit code 1. A model that cannot be loaded ends nothing:
-    the server stays up, not ready if the model is required, so that an orchestrator can look at it.
+    A second signal ends the process at once with exit code 1, and so does a teardown that takes too long.
+    A model that cannot be loaded ends nothing: the server stays up, not ready if the model is required, so
+    that an orchestrator can look at it.
 
     Args:
         config: what to serve.
         make_gateway: builds the server from the configuration and observers of the models' lifecycle.
         as_json: print one JSON line on standard output when start-up is over; everything else goes to
             standard error.
+        teardown_s: time to free everything after the grace period.
 
     Raises:
         CommandFailed: a port or address cannot be bound.
     """
     check_addresses(config)
-    options = ServeOptions(as_json, Console(stderr=as_json, highlight=False))
+    out = Console(stderr=as_json, highlight=False)
+    options = ServeOptions(as_json, out, _last_resort(teardown_s, out))
     try:
         uvloop.run(_serve(config, make_gateway, options))
     except OSError as exc:
@@ -98,6 +114,25 @@ def serve(config: GatewayConfig, make_gateway: GatewayFactory, *, as_json: bool)
         # Somebody took the port between the check and the binding: the check can now name it.
         check_addresses(config)
         raise CommandFailed(f"cannot bind: {exc.strerror or exc}") from exc
+    finally:
+        options.last_resort.cancel()
+
+
+def _last_resort(teardown_s: float, out: Console) -> threading.Timer:
+    """Return a timer, not started, that ends the process.
+
+    In a thread: the event loop itself, or the end of its executor, may be what waits.
+    """
+
+    def end() -> None:
+        out.print(
+            f"a model still ran {teardown_s:g} s after the grace period: ending without it", markup=False
+        )
+        os._exit(Exit.FAILED)
+
+    timer = threading.Timer(teardown_s, end)
+    timer.daemon = True
+    return timer
 
 
 async def _serve(config: GatewayConfig, make_gateway: GatewayFactory, options: ServeOptions) -> None:
@@ -114,6 +149,7 @@ async def _serve(config: GatewayConfig, make_gateway: GatewayFactory, options: S
             _announce(config, gateway, options)
         await serving
         starting.cancel()
+        options.last_resort.start()
 
 
 def _settle_garbage_collector() -> None:
@@ -171,17 +207,35 @@ def check_addresses(config: GatewayConfig) -> None:
     Raises:
         CommandFailed: a port is taken, needs privileges, or is given twice; or the address is not ours.
     """
-    taken: dict[tuple[str, int], str] = {}
-    for name, host, port in _listeners(config):
-        if not port:
-            continue
-        if other := taken.get((host, port)):
-            raise CommandFailed(f"port {port} is given twice: for {other} and for {name}")
-        taken[host, port] = name
-        _try_bind(name, host, port)
+    for name, other, port in repeated_ports(config):
+        raise CommandFailed(f"port {port} is given twice: for {other} and for {name}")
+    for name, host, port in listeners(config):
+        if port:
+            _try_bind(name, host, port)
 
 
-def _listeners(config: GatewayConfig) -> Iterator[tuple[str, str, int]]:
+def repeated_ports(config: GatewayConfig) -> Iterator[tuple[str, str, int]]:
+    """Yield each listener with another one before it that it would clash with, and the port. Pure."""
+    taken: list[tuple[str, str, int]] = []
+    for name, host, port in listeners(config):
+        for other, other_host, other_port in taken:
+            if port and port == other_port and _overlap(host, other_host):
+                yield name, other, port
+                break
+        taken.append((name, host, port))
+
+
+def _overlap(host: str, other: str) -> bool:
+    """Whether two listeners on these hosts cannot have one port."""
+    hosts = {host, other}
+    if len(hosts) == 1 or "" in hosts:
+        return True
+    families = {":" in name for name in hosts}
+    return len(families) == 1 and bool({_EVERY_IPV4, _EVERY_IPV6} & hosts)
+
+
+def listeners(config: GatewayConfig) -> Iterator[tuple[str, str, int]]:
+    """Yield name, host and port of every listener; port 0 is any free one."""
     ports: Mapping[str, int] = config.server.ports.model_dump()
     for name, port in ports.items():
         yield name, config.server.admin_host if name == "admin" else config.server.host, port

@@ -6,7 +6,16 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from gateway.core.options import (
     BatchingOptions,
@@ -48,6 +57,18 @@ class PadSettings(Section):
     value: float = 0.0
     """The padding value."""
 
+    @field_validator("buckets")
+    @classmethod
+    def _ascending(cls, buckets: tuple[int, ...]) -> tuple[int, ...]:
+        return check_ascending("buckets", buckets)
+
+
+def check_ascending(name: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Return `sizes` if they ascend without repeats; a ValueError names them otherwise."""
+    if list(sizes) != sorted(set(sizes)):
+        raise ValueError(f"{name} must ascend without repeats, got {list(sizes)}")
+    return sizes
+
 
 class CutSettings(Section):
     """Cut the padding back off an output, in proportion to the padding of an input axis."""
@@ -68,7 +89,8 @@ class BatchingSettings(Section):
     enabled: bool = True
     """False runs each request alone."""
     max_batch_rows: PositiveInt = 64
-    """Most rows in one run."""
+    """Most rows in one run, at most the last of `allowed_rows`. A `max_batch_size` in the model's own
+    config.pbtxt bounds it: a default above that gives way, a model's entry above it is refused."""
     max_batch_bytes: ByteSize = Field(ByteSize(256 << 20), gt=0)
     """Most input bytes in one run; a single larger request still runs, alone."""
     max_delay_s: Seconds = 0.0
@@ -94,7 +116,7 @@ class BatchingSettings(Section):
     priority_levels: int = Field(0, ge=0, le=1000)
     """Number of priority levels, 1 the highest; 0 ignores priorities."""
     default_priority: int = Field(0, ge=0)
-    """Level of a request that asks for none; 0 is the middle one."""
+    """Level of a request that asks for none; 0 is the middle one. Without priority levels it does nothing."""
     priority_ageing_s: Annotated[float, Field(gt=0)] = 1.0
     """A request that has waited this long counts as one level higher, so that none starves."""
     default_timeout_s: Seconds | None = None
@@ -108,11 +130,10 @@ class BatchingSettings(Section):
 
     @model_validator(mode="after")
     def _check(self) -> BatchingSettings:
-        for name in ("preferred_rows", "allowed_rows"):
-            sizes = getattr(self, name)
-            if list(sizes) != sorted(set(sizes)):
-                raise ValueError(f"{name} must ascend without repeats, got {list(sizes)}")
-        if self.default_priority > self.priority_levels:
+        check_ascending("preferred_rows", self.preferred_rows)
+        check_ascending("allowed_rows", self.allowed_rows)
+        # Levels that another section gives are looked at when the sections are merged.
+        if "priority_levels" in self.model_fields_set and self.default_priority > self.priority_levels:
             raise ValueError(
                 f"default_priority {self.default_priority} is beyond priority_levels {self.priority_levels}"
             )
@@ -197,10 +218,10 @@ class ModelSettings(Section):
     batching: BatchingSettings = Field(default_factory=BatchingSettings)
     """Dynamic batching."""
     instances: tuple[InstanceSettings, ...] = ()
-    """Where it runs; empty: the backend chooses."""
+    """Where it runs; empty: the backend chooses, whatever the defaults or its config.pbtxt say."""
     warm_up: WarmUpSettings = Field(default_factory=WarmUpSettings)
     """Runs before it is ready."""
-    batch_axes: dict[str, int | None] = Field(default_factory=dict)
+    batch_axes: dict[str, NonNegativeInt | None] = Field(default_factory=dict)
     """Input or output -> its batch axis, null for none; overrides what the model file says."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Output -> file of class labels, one per line, in the model's directory."""
@@ -213,11 +234,11 @@ class ModelSettings(Section):
         changes: dict[str, Any] = {}
         if "required" in given:
             changes["required"] = self.required
-        if self.versions is not None:
-            changes["versions"] = self.versions.policy()
+        if "versions" in given:
+            changes["versions"] = self.versions.policy() if self.versions else VersionPolicy()
         if "batching" in given:
             changes["batching"] = self.batching.apply(spec.batching)
-        if self.instances:
+        if "instances" in given:
             changes["instances"] = tuple(i.group() for i in self.instances)
         if "warm_up" in given:
             changes["warm_up"] = _warm_up(spec.warm_up, self.warm_up.given())

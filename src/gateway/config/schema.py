@@ -5,12 +5,23 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ByteSize, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from gateway.config.merging import merged
 from gateway.config.model_settings import ModelSettings, NamedModelSettings, PositiveSeconds, Seconds, Section
 from gateway.config.yaml_file import Location, YamlFile, read_yaml
-from gateway.core.errors import ConfigError
+from gateway.core.errors import ConfigError, ModelLoadError
+from gateway.core.options import ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,10 +85,14 @@ class HttpSettings(Section):
     """Header lines of one request."""
     max_header_bytes: ByteSize = Field(ByteSize(32 << 10), gt=0)
     """Header names and values together."""
+    max_url_bytes: ByteSize = Field(ByteSize(8 << 10), gt=0)
+    """Path and query of one request."""
     max_body_chunks: PositiveInt = 65_536
     """Chunks of one chunked body."""
     max_buffered_bytes: ByteSize = Field(ByteSize(1024 * MIB), gt=0)
-    """Bodies held by all requests together; 503 beyond."""
+    """Bodies held by all requests together; 503 beyond. The listeners count apart."""
+    max_pipelined: PositiveInt = 64
+    """Requests that one connection may send ahead of their answers; it is closed beyond."""
     keep_alive_timeout_s: PositiveInt = 75
     """An idle connection is closed after so many whole seconds; keep it above any proxy's in front."""
     header_timeout_s: PositiveSeconds = 10.0
@@ -86,6 +101,10 @@ class HttpSettings(Section):
     """Time a body may take beyond what `min_body_rate` allows it."""
     min_body_rate: ByteSize = Field(ByteSize(8 << 10), gt=0)
     """Bytes per second that an upload must keep up."""
+    send_timeout_s: PositiveSeconds = 60.0
+    """Time in which a client must have read something of its answer, whose memory it holds meanwhile."""
+    linger_s: Seconds = 2.0
+    """Time for which the rest of a refused upload is read and dropped, so that its client sees the answer."""
     compression_min_bytes: ByteSize | None = ByteSize(1024)
     """Smallest JSON response that is compressed for clients that accept it; null never compresses."""
     compress_tensors: bool = False
@@ -97,10 +116,17 @@ class GrpcSettings(Section):
 
     tls: TlsSettings | None = None
     """Serve gRPC over TLS."""
+    max_connections: PositiveInt = 2048
+    """Connections beyond this are closed at once; stay below the process's file limit."""
     max_concurrent_rpcs: PositiveInt = 4096
-    """Calls and streams open at once on the whole server."""
-    max_concurrent_streams: PositiveInt = 1024
+    """Calls and streams open at once on the whole server; RESOURCE_EXHAUSTED beyond. No limit in bytes counts
+    messages that are still coming in (gRPC offers none): together they may hold `limits.max_body_bytes` for
+    each of these calls. Before clients that are not trusted, choose both so that the product fits the memory.
+    """
+    max_concurrent_streams: PositiveInt = 128
     """Calls open at once on one connection; further ones wait in the client."""
+    max_send_bytes: ByteSize | None = Field(None, gt=0)
+    """Largest response message; unset: the protocol's 2 GiB."""
     max_metadata_bytes: ByteSize = Field(ByteSize(16 << 10), gt=0)
     """Request metadata."""
     accept_compression: bool = True
@@ -111,8 +137,14 @@ class GrpcSettings(Section):
     """Idle time after which the server pings."""
     keepalive_timeout_s: PositiveSeconds = 20.0
     """Time a client has to answer a ping."""
+    min_ping_interval_s: PositiveSeconds = 10.0
+    """A client that pings more often while it has no call is cut off."""
+    max_connection_idle_s: PositiveSeconds | None = None
+    """Connections without calls are closed after this; unset: never."""
     max_connection_age_s: PositiveSeconds | None = None
     """Connections are closed politely after this, so that clients spread again; unset: never."""
+    max_connection_age_grace_s: PositiveSeconds | None = None
+    """Time that calls then have to finish; unset: any. With the age it also ends uploads that never end."""
     max_stream_inflight: PositiveInt = 256
     """Requests of one ModelStreamInfer stream that may be under way."""
 
@@ -128,12 +160,20 @@ class LimitSettings(Section):
     """Nesting of JSON."""
     max_tensor_elements: PositiveInt = 1 << 27
     """Elements of one tensor."""
+    max_bytes_elements: PositiveInt = 1 << 20
+    """Elements of one BYTES tensor: each becomes an object, many times the size of a short text."""
+    max_rank: int = Field(32, ge=1, le=64)
+    """Axes of one tensor; NumPy has room for 64."""
     max_inputs: PositiveInt = 256
     """Inputs of one request."""
     max_outputs: PositiveInt = 256
     """Outputs one request may ask for."""
     max_parameters: PositiveInt = 128
     """Parameters of a request, an input or an output."""
+    max_name_bytes: ByteSize = Field(ByteSize(1024), gt=0)
+    """A name, a version, a request id or a parameter's key."""
+    max_parameter_bytes: ByteSize = Field(ByteSize(64 << 10), gt=0)
+    """Text of one parameter."""
 
 
 class AdmissionSettings(Section):
@@ -175,6 +215,8 @@ class ServerSettings(Section):
     """Limits over all requests."""
     shutdown: ShutdownSettings = Field(default_factory=ShutdownSettings)
     """Shutdown."""
+    load_concurrency: PositiveInt = 2
+    """Versions loading or warming at once; where one keeps a device busy, more of them finish no sooner."""
     overload_status: Literal["standard", "triton"] = "standard"
     """`standard`: queue full is RESOURCE_EXHAUSTED / 429, expired is DEADLINE_EXCEEDED / 504. `triton`: both
     are UNAVAILABLE / 503."""
@@ -191,6 +233,14 @@ class RepositorySettings(Section):
     """In mode `explicit`, models to load at start; `*` is all."""
     poll_interval_s: PositiveSeconds = 15.0
     """In mode `poll`, looks at the directory at least this often; changes are noticed sooner by inotify."""
+    settle_s: PositiveSeconds = 0.5
+    """A version is taken once its files have been at rest so long; longer than any pause in writing them."""
+
+    @model_validator(mode="after")
+    def _explicit_start(self) -> RepositorySettings:
+        if self.load_at_start and self.mode != "explicit":
+            raise ValueError(f"load_at_start needs mode 'explicit'; mode '{self.mode}' loads everything")
+        return self
 
 
 class LogSettings(Section):
@@ -213,6 +263,15 @@ class TracingSettings(Section):
     """Share of requests traced that bring no trace context; callers' sampled flag is honoured."""
     service_name: str = "model-gateway"
     """Resource attribute service.name."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_url(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None:
+            url = urlsplit(endpoint)  # its ValueErrors are complaints as well, those of `port` too
+            if url.scheme not in {"http", "https"} or not url.hostname or url.port == 0:
+                raise ValueError(f"expected a URL such as http://127.0.0.1:4318/v1/traces, got '{endpoint}'")
+        return endpoint
 
 
 class TelemetrySettings(Section):
@@ -245,7 +304,17 @@ class GatewayConfig(Section):
             raise ValueError(f"models named twice: {sorted(repeated)}")
         if self.repository is None and (loose := [m.name for m in self.models if m.path is None]):
             raise ValueError(f"models {loose} have no path, and there is no repository to find them in")
+        for model in self.models:
+            _check_merged(self.defaults, model)
         return self
+
+
+def _check_merged(defaults: ModelSettings, model: NamedModelSettings) -> None:
+    """Refuse what no config.pbtxt could put right: fields that the configuration sets win over its."""
+    try:
+        merged(ModelSpec(name=model.name), defaults, model)
+    except ModelLoadError as error:
+        raise ValueError(f"model '{model.name}': {error}") from error
 
 
 def load_config(path: Path) -> GatewayConfig:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Final, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Headers: TypeAlias = Sequence[tuple[str, str]]
@@ -105,9 +104,6 @@ class RpcService:
     unary: Mapping[str, UnaryRpc] = field(default_factory=dict)
     stream: Mapping[str, StreamRpc] = field(default_factory=dict)
     server_stream: Mapping[str, StreamRpc] = field(default_factory=dict)
-
-
-NO_PATH: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(slots=True, eq=False)

@@ -56,7 +56,8 @@ class CompletedBatch:
     Attributes:
         version: the model version that ran.
         device: where.
-        members: its requests in row order.
+        members: the requests that it was the end of, in row order: all it held, unless it failed and others
+            of them are run again in parts; those are members of the part that answers them.
         rows: rows of requests.
         padded_rows: rows run, zero-row padding included.
         inputs: name -> batch input as run; None when the batch was never assembled.

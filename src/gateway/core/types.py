@@ -82,10 +82,6 @@ class Datatype(enum.Enum):
         self.itemsize: int = 0 if wire_name == "BYTES" else self.dtype.itemsize
 
 
-DATATYPE_OF_DTYPE: Final[Mapping[np.dtype[Any], Datatype]] = {d.dtype: d for d in Datatype}
-"""The protocol datatype of a NumPy dtype; a dtype that is no key here has none (complex, for example)."""
-
-
 class VersionId(NamedTuple):
     """Identity of one model version: keys queues, leases, memos and logs.
 
@@ -192,6 +188,8 @@ class InferRequest:
         principal: who asks; written by the authentication layer only.
         flow_key: fairness unit within a queue; the tenant by default.
         trace: the caller's trace context; replaced by the telemetry layer with its own span when sampled.
+        served_version: number of the version that was chosen for it; written by the router with the lease,
+            0 before.
     """
 
     model_name: str
@@ -208,6 +206,7 @@ class InferRequest:
     principal: Principal = ANONYMOUS
     flow_key: str = ""
     trace: TraceContext | None = None
+    served_version: int = 0
 
 
 class RequestTiming(NamedTuple):

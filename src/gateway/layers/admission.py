@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,7 +43,6 @@ class AdmissionLayer:
         self._limits = limits
         self._requests = 0
         self._bytes = 0
-        self._idle_waiters: list[asyncio.Future[None]] = []
 
     @property
     def inflight_requests(self) -> int:
@@ -82,13 +80,6 @@ class AdmissionLayer:
         finally:
             self._give_back(request)
 
-    async def wait_idle(self) -> None:
-        """Wait until no request is under way; returns at once if none is. Cancelling stops only the wait."""
-        if self._requests:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._idle_waiters.append(waiter)
-            await waiter
-
     def _charge(self, request: InferRequest) -> None:
         total = self._bytes + request.received_bytes
         if self._requests >= self._limits.max_inflight_requests or total > self._limits.max_inflight_bytes:
@@ -102,11 +93,6 @@ class AdmissionLayer:
     def _give_back(self, request: InferRequest) -> None:
         self._requests -= 1
         self._bytes -= request.received_bytes
-        if self._idle_waiters and not self._requests:
-            waiters, self._idle_waiters = self._idle_waiters, []
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
 
     def _refusal(self, request: InferRequest) -> Overloaded | PayloadTooLarge:
         limits, size = self._limits, request.received_bytes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.layers.streams import open_stream
-from gateway.telemetry.outcome import Outcome, outcome_of
+from gateway.telemetry.outcome import outcome_of, version_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestTelemetry:
-    """Where the layer reports to.
+    """Where requests are reported to, and what is reported: each begun request must be ended exactly once.
 
     Attributes:
         clock: the clock that arrivals are stamped with.
@@ -36,6 +36,30 @@ class RequestTelemetry:
     tracing: Tracing | None = None
     access_log: AccessLog | None = None
 
+    def begin(self, request: InferRequest) -> None:
+        """Note a request that has come; writes `arrived_s` where nobody did, and `trace`."""
+        if not request.arrived_s:
+            request.arrived_s = self.clock.now_s()
+        self.metrics.inflight += 1
+        if self.tracing is not None:
+            self.tracing.begin(request)
+
+    def end(self, request: InferRequest, response: InferResponse | None, error: BaseException | None) -> None:
+        """Note how a request ended: count it, end its span, write its line."""
+        seconds = self.clock.now_s() - request.arrived_s
+        outcome = outcome_of(error)
+        self.metrics.inflight -= 1
+        self.metrics.finished(request.model_name, version_of(request, response), outcome, seconds)
+        if self.tracing is not None:
+            self.tracing.end(request, outcome, response, error)
+        if self.access_log is not None:
+            self.access_log.record(request, outcome, response, seconds)
+
+    def refused(self, request: InferRequest, error: Exception) -> None:
+        """Report a request that was refused before the request stack saw it, by as much as is known of it."""
+        self.begin(request)
+        self.end(request, None, error)
+
 
 class TelemetryLayer:
     """An InferenceService that reports how each request ended, refusals included, exactly once.
@@ -45,18 +69,15 @@ class TelemetryLayer:
 
     def __init__(self, inner: InferenceService, telemetry: RequestTelemetry) -> None:
         self._inner = inner
-        self._now_s = telemetry.clock.now_s
-        self._metrics = telemetry.metrics
-        self._tracing = telemetry.tracing
-        self._access_log = telemetry.access_log
+        self._telemetry = telemetry
 
     def submit(self, request: InferRequest) -> Pending:
         """Pass the request on and report its end; raises as the seam says."""
-        self._begin(request)
+        self._telemetry.begin(request)
         try:
             pending = self._inner.submit(request)
         except BaseException as error:
-            self._end(request, None, error)
+            self._telemetry.end(request, None, error)
             raise
         pending.add_done_callback(self._completed)
         return pending
@@ -66,7 +87,7 @@ class TelemetryLayer:
 
         A stream closed before its final response counts as cancelled.
         """
-        self._begin(request)
+        self._telemetry.begin(request)
         last: InferResponse | None = None
         error: BaseException | None = None
         try:
@@ -80,27 +101,7 @@ class TelemetryLayer:
             error = None if answered else raised
             raise
         finally:
-            self._end(request, last, error)
-
-    def _begin(self, request: InferRequest) -> None:
-        if not request.arrived_s:
-            request.arrived_s = self._now_s()
-        self._metrics.inflight += 1
-        if self._tracing is not None:
-            self._tracing.begin(request)
+            self._telemetry.end(request, last, error)
 
     def _completed(self, pending: Pending) -> None:
-        self._end(pending.request, pending.response, pending.error)
-
-    def _end(
-        self, request: InferRequest, response: InferResponse | None, error: BaseException | None
-    ) -> None:
-        seconds = self._now_s() - request.arrived_s
-        outcome = Outcome.OK if error is None else outcome_of(error)
-        version = request.model_version if response is None else response.model_version
-        self._metrics.inflight -= 1
-        self._metrics.finished(request.model_name, version, outcome, seconds)
-        if self._tracing is not None:
-            self._tracing.end(request, outcome, response, error)
-        if self._access_log is not None:
-            self._access_log.record(request, outcome, response, seconds)
+        self._telemetry.end(pending.request, pending.response, pending.error)

@@ -25,11 +25,20 @@ class Catalog:
         self._table = RoutingTable()
         self._known: dict[str, frozenset[str]] = {}
         self._required: frozenset[str] | None = None
+        self._required_anyway: frozenset[str] = frozenset()
         self._draining = False
 
     def announce(self, claim: str, models: Iterable[str]) -> None:
         """Name the models that exist for `claim`, wanted or not, so that the index shows them."""
         self._known[claim] = frozenset(models)
+
+    def require(self, models: Iterable[str]) -> None:
+        """Set the models that must be READY for the server to be, whether or not anything claims them."""
+        self._required_anyway = frozenset(models)
+
+    def known(self) -> frozenset[str]:
+        """Return the names of the models there are: announced, or with a version on record."""
+        return self._records.models().union(*self._known.values())
 
     def lease(self, model: str, version: str = "") -> Lease:
         """Take a lease; as `ModelCatalog.lease`. Two dictionary look-ups and a counter."""
@@ -53,13 +62,14 @@ class Catalog:
 
     def index(self) -> Sequence[VersionStatus]:
         """Return every known version and bare model; as `ModelCatalog.index`."""
-        return self._records.index(name for names in self._known.values() for name in names)
+        known = frozenset[str]().union(*self._known.values())
+        return self._records.index(known, required=self._required_anyway)
 
     def is_ready(self) -> bool:
         """Whether every required model has a READY version; False before the first `apply` and in a drain."""
         if self._draining or self._required is None:
             return False
-        return all(model in self._table.routes for model in self._required)
+        return self._required.union(self._required_anyway) <= self._table.routes.keys()
 
     def is_model_ready(self, model: str, version: str = "") -> bool:
         """Whether that version, or any, is READY; as `ModelCatalog.is_model_ready`."""

@@ -101,7 +101,7 @@ def _without_batch(signature: ModelSignature) -> ModelSignature:
 def _check_complete(declared: Sequence[str], inputs: Sequence[TensorSpec]) -> None:
     missing = [spec.name for spec in inputs if not spec.optional and spec.name not in declared]
     if missing:
-        raise ModelLoadError(f"config.pbtxt: field 'input' lacks the model's inputs {missing}")
+        raise ModelLoadError(f"model config: field 'input' lacks the model's inputs {missing}")
 
 
 def _ordered(chosen: Sequence[TensorSpec], model_order: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
@@ -117,13 +117,13 @@ def _narrowed(
     spec = next((t for t in of_model if t.name == name), None)
     if spec is None:
         raise ModelLoadError(
-            f"config.pbtxt: unexpected inference {kind} '{name}', allowed {kind}s are: "
+            f"model config: unexpected inference {kind} '{name}', allowed {kind}s are: "
             f"{', '.join(t.name for t in of_model)}"
         )
     datatype = _datatype(declared)
     if datatype not in {None, spec.datatype}:
         raise ModelLoadError(
-            f"config.pbtxt: {kind} '{name}': data type {_wire_type(declared)} does not match the model's "
+            f"model config: {kind} '{name}': data type {_wire_type(declared)} does not match the model's "
             f"TYPE_{spec.datatype.value}"
         )
     dims = tuple(declared.dims)
@@ -131,11 +131,11 @@ def _narrowed(
     if not _fits(shape, spec.shape):
         expects = list(spec.shape[1:] if batched else spec.shape)
         raise ModelLoadError(
-            f"config.pbtxt: {kind} '{name}': dims {list(dims)} do not match the model's {expects}"
+            f"model config: {kind} '{name}': dims {list(dims)} do not match the model's {expects}"
             + (" (without the batch axis)" if batched else "")
         )
     if isinstance(declared, pb.ModelInput) and declared.optional and not spec.optional:
-        raise ModelLoadError(f"config.pbtxt: input '{name}' is declared optional, but the model needs it")
+        raise ModelLoadError(f"model config: input '{name}' is declared optional, but the model needs it")
     return dataclasses.replace(spec, shape=shape)
 
 

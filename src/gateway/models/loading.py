@@ -11,6 +11,7 @@ from gateway.core.options import InstanceGroup, LoadOptions
 from gateway.core.statistics import VersionStatistics
 from gateway.models.conform import completed, conformed
 from gateway.models.desired import DesiredVersion
+from gateway.models.padding import check_padding
 from gateway.models.served import LoadedVersion, Replica, VersionParts
 from gateway.models.validation import RequestValidator
 
@@ -78,6 +79,7 @@ class VersionLoader:
         async with AsyncExitStack() as undo:
             for model in models:
                 undo.push_async_callback(model.aclose)
+            check_padding(models[0].signature, wanted.spec.batching)
             if wanted.spec.warm_up.enabled:
                 for model in models:
                     for warning in await self._warm_up(model, wanted.spec):

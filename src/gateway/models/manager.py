@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from operator import methodcaller
 from typing import TYPE_CHECKING, Self
@@ -18,10 +19,12 @@ from gateway.models.lifecycle import STARTING
 from gateway.models.loading import VersionLoader
 from gateway.models.policy import may_retire
 from gateway.models.records import VersionRecord
+from gateway.models.retrying import RETRY_PAUSES_S, Retries
 from gateway.models.table import RoutingTable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from gateway.core.clock import Clock
@@ -39,6 +42,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+def _nobody() -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagerParts:
     """What a ModelManager works with.
@@ -53,6 +60,10 @@ class ManagerParts:
         load_concurrency: versions loading or warming at once; more of them finish later, not sooner, on a
             device that one load already keeps busy.
         wall_s: wall-clock seconds since the epoch, for the index.
+        on_change: called, after the observers, whenever readiness or the names known have changed: that may
+            happen without a transition of any version.
+        retry_pauses_s: seconds before each further attempt at a load that failed for a reason that may pass
+            (no memory, a lost backend); none beyond the last. Empty where clients say when to load.
     """
 
     backends: Mapping[str, Backend]
@@ -62,6 +73,8 @@ class ManagerParts:
     observers: Sequence[LifecycleObserver] = ()
     load_concurrency: int = 2
     wall_s: Callable[[], float] = time.time
+    on_change: Callable[[], None] = _nobody
+    retry_pauses_s: Sequence[float] = RETRY_PAUSES_S
 
 
 class ModelManager(Catalog):
@@ -70,7 +83,8 @@ class ModelManager(Catalog):
     Invariants: every READY version in the table has loaded and warmed; a model and number lead to at most
     one version; a switch replaces the whole table between two loop turns, so each lease is on the old or on
     the new version and none fails; a leased version is never unloaded; a failed load changes nothing of
-    what serves, and is tried again only for other content or on request.
+    what serves, and is tried again only for other content, on request, or after a while when its reason is
+    no fault of the content.
     """
 
     def __init__(self, parts: ManagerParts) -> None:
@@ -79,6 +93,9 @@ class ModelManager(Catalog):
         self._wall_s = parts.wall_s
         self._observers = tuple(parts.observers)
         self._loader = VersionLoader(parts.backends, parts.batcher_factory, parts.warm_up)
+        self._retries = Retries(parts.clock, parts.retry_pauses_s, self._try_again)
+        self._on_change = parts.on_change
+        self._told = (self.is_ready(), self.known())
         self._slots = asyncio.Semaphore(parts.load_concurrency)
         self._group: asyncio.TaskGroup | None = None
         self._loads: dict[VersionRecord, asyncio.Task[None]] = {}
@@ -120,9 +137,19 @@ class ModelManager(Catalog):
         """
         for record in self._records.of(retry):
             if record.state is VersionState.FAILED:
-                self._records.drop(record)
+                self._forget(record)
         self._claims.replace(claim, wanted)
         self._reconcile()
+
+    def announce(self, claim: str, models: Iterable[str]) -> None:
+        """Name the models that exist for `claim`; as `Catalog.announce`, and told to `on_change`."""
+        super().announce(claim, models)
+        self._tell_change()
+
+    def require(self, models: Iterable[str]) -> None:
+        """Set the models that must be READY whatever is claimed; as `Catalog.require`, and told."""
+        super().require(models)
+        self._tell_change()
 
     async def wait_settled(self) -> None:
         """Wait until nothing loads, warms or drains. A lease held on a withdrawn version delays it."""
@@ -151,6 +178,17 @@ class ModelManager(Catalog):
 
         await self._until(gone)
 
+    def is_loading_from(self, directory: Path) -> bool:
+        """Whether some version on its way to READY, wanted or not, has its files below `directory`."""
+        return any(
+            r.state in STARTING and r.wanted.artifact.directory.is_relative_to(directory)
+            for r in self._records
+        )
+
+    async def loaded_from(self, directory: Path) -> None:
+        """Wait until no load needs the files below `directory`: what is READY has read them."""
+        await self._until(lambda: not self.is_loading_from(directory))
+
     async def drained(self) -> None:
         """Wait until no lease is held, unloading versions included; for the shutdown's grace period."""
         while held := [r.served for r in self._records if r.served is not None and r.served.leases]:
@@ -176,9 +214,20 @@ class ModelManager(Catalog):
     def _withdraw_unless(self, record: VersionRecord, *, claimed: bool) -> None:
         record.withdrawn = not claimed
         if record.withdrawn and record.state is VersionState.FAILED:
-            self._records.drop(record)
+            self._forget(record)
         elif record.withdrawn and record.state is VersionState.NEW:
             self._enter(record, VersionState.UNLOADED, "withdrawn before it was loaded")
+
+    def _forget(self, record: VersionRecord) -> None:
+        self._records.drop(record)
+        self._retries.forget(record.id)
+
+    def _try_again(self, version: VersionId) -> None:
+        """Make a new attempt at a FAILED version that is still wanted."""
+        record = self._records.live(version)
+        if record is not None and record.state is VersionState.FAILED:
+            self._records.drop(record)
+            self._reconcile()
 
     def _ensure(self, wanted: WantedVersion) -> None:
         record = self._records.live(wanted.id)
@@ -212,6 +261,7 @@ class ModelManager(Catalog):
         untold, self._untold = self._untold, []
         for status in untold:
             self._tell(methodcaller("on_transition", status))
+        self._tell_change()
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -222,9 +272,22 @@ class ModelManager(Catalog):
             except Exception:  # noqa: BLE001 - logged: it must not stop the others, nor a switch
                 _log.exception("a lifecycle observer failed")
 
+    def _tell_change(self) -> None:
+        """Tell `on_change` when what it may ask about has changed, by a transition or without one."""
+        view = (self.is_ready(), self.known())
+        if view == self._told:
+            return
+        self._told = view
+        try:
+            self._on_change()
+        except Exception:  # noqa: BLE001 - logged, as for observers
+            _log.exception("a listener to changes of readiness failed")
+
     def _enter(self, record: VersionRecord, state: VersionState, reason: str = "") -> None:
         record.enter(state, reason, self._wall_s())
         self._untold.append(record.status())
+        if state in {VersionState.READY, VersionState.UNLOADED}:
+            self._retries.forget(record.id)
         if state is VersionState.UNLOADED:
             self._records.prune(record.id.model)
 
@@ -249,10 +312,10 @@ class ModelManager(Catalog):
                 self._end(record, "stopped while loading")
             raise
         except GatewayError as error:
-            self._fail(record, str(error))
+            self._fail(record, str(error), error)
         except Exception as error:  # noqa: BLE001 - logged: a fault of one version must not end the manager
             _log.exception("loading model %r version %d", record.id.model, record.id.number)
-            self._fail(record, f"unexpected {type(error).__name__} while loading")
+            self._fail(record, f"unexpected {type(error).__name__} while loading", error)
         finally:
             del self._loads[record]
 
@@ -277,24 +340,32 @@ class ModelManager(Catalog):
 
     async def _discard(self, record: VersionRecord, loaded: Sequence[LoadedModel | LoadedVersion]) -> None:
         self._step(record, VersionState.DRAINING, "withdrawn while loading")
-        for part in loaded:
-            await part.aclose()
+        await self._close(record, loaded)
         self._step(record, VersionState.UNLOADED, "withdrawn while loading")
 
     async def _unload(self, record: VersionRecord) -> None:
         assert record.served is not None
         await record.served.released()
+        await self._close(record, [record.served])
+        self._step(record, VersionState.UNLOADED, "unloaded")
+
+    async def _close(self, record: VersionRecord, loaded: Sequence[LoadedModel | LoadedVersion]) -> None:
+        """Close every part; a failure is logged and keeps neither the others nor the manager from it."""
         try:
-            await record.served.aclose()
+            async with AsyncExitStack() as parts:
+                for part in loaded:
+                    parts.push_async_callback(part.aclose)
         except Exception:  # noqa: BLE001 - logged: the version is gone from routing, whatever it left
             _log.exception("unloading model %r version %d", record.id.model, record.id.number)
-        self._step(record, VersionState.UNLOADED, "unloaded")
 
     def _step(self, record: VersionRecord, state: VersionState, reason: str = "") -> None:
         self._enter(record, state, reason)
         self._reconcile()
 
-    def _fail(self, record: VersionRecord, reason: str) -> None:
+    def _fail(self, record: VersionRecord, reason: str, error: Exception) -> None:
+        pause_s = self._retries.plan(record.id, error)
+        if pause_s is not None:
+            reason = f"{reason}; it is tried again in {pause_s:g} s"
         _log.warning("model %r version %d failed to load: %s", record.id.model, record.id.number, reason)
         self._step(record, VersionState.FAILED, reason)
 

@@ -21,6 +21,9 @@ from gateway.models.pbtxt_fields import check_fields
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+CONFIG_FILE: Final = "config.pbtxt"
+JSON_CONFIG: Final = "config"
+"""What complaints about a config sent with a load request begin with: the parameter's name."""
 MICROSECOND_S: Final = 1e-6
 _PLATFORMS: Final = {"": "onnxruntime", "onnxruntime_onnx": "onnxruntime"}
 
@@ -51,7 +54,7 @@ def parse_text(text: str) -> pb.ModelConfig:
     try:
         return text_format.Parse(text, pb.ModelConfig(), descriptor_pool=POOL)
     except (text_format.ParseError, UnicodeError) as exc:
-        raise ModelLoadError(f"config.pbtxt: {exc}") from exc
+        raise ModelLoadError(f"{CONFIG_FILE}: {exc}") from exc
 
 
 def parse_json(text: str) -> pb.ModelConfig:
@@ -60,27 +63,41 @@ def parse_json(text: str) -> pb.ModelConfig:
     Raises:
         ModelLoadError: with the reason.
     """
+    if not text.lstrip().startswith("{"):  # protobuf takes an empty array for an empty message
+        raise ModelLoadError(f"{JSON_CONFIG}: expected a JSON object")
     try:
         return json_format.Parse(text, pb.ModelConfig(), descriptor_pool=POOL)
     except (json_format.ParseError, json.JSONDecodeError, RecursionError) as exc:
-        raise ModelLoadError(f"config: {exc}") from exc
+        raise ModelLoadError(f"{JSON_CONFIG}: {exc}") from exc
 
 
-def declare(config: pb.ModelConfig, spec: ModelSpec, *, name: str = "") -> DeclaredModel:
+def declare(
+    config: pb.ModelConfig, spec: ModelSpec, *, name: str = "", source: str = CONFIG_FILE
+) -> DeclaredModel:
     """Return what `config` makes of `spec`. Pure.
 
     Args:
         config: the parsed file.
         spec: defaults; everything that the file does not mention stays.
         name: the directory's name, which the config's own name must equal; empty: not checked.
+        source: where the config is from; complaints and warnings begin with it.
 
     Raises:
         ModelLoadError: a field is unsupported or contradicts another; it is named.
     """
+    try:
+        declared = _declared(config, spec, name)
+    except ModelLoadError as exc:
+        raise ModelLoadError(f"{source}: {exc}") from exc
+    warnings = tuple(f"{source}: {warning}" for warning in declared.warnings)
+    return dataclasses.replace(declared, warnings=warnings)
+
+
+def _declared(config: pb.ModelConfig, spec: ModelSpec, name: str) -> DeclaredModel:
     warnings = check_fields(config)
     if name and config.name not in {"", name}:
         raise ModelLoadError(
-            f"config.pbtxt: unexpected directory name '{name}' for model '{config.name}', "
+            f"unexpected directory name '{name}' for model '{config.name}', "
             "directory name must equal model name"
         )
     options, notes = backend_options(config)
@@ -112,8 +129,7 @@ def declare(config: pb.ModelConfig, spec: ModelSpec, *, name: str = "") -> Decla
 def _backend(config: pb.ModelConfig) -> str:
     if config.platform not in _PLATFORMS:
         raise ModelLoadError(
-            f"config.pbtxt: field 'platform': '{config.platform}' is not supported, "
-            "expected 'onnxruntime_onnx'"
+            f"field 'platform': '{config.platform}' is not supported, expected 'onnxruntime_onnx'"
         )
     return config.backend or _PLATFORMS[config.platform]
 
@@ -128,7 +144,7 @@ def _versions(config: pb.ModelConfig, default: VersionPolicy) -> VersionPolicy:
         numbers = tuple(sorted(set(config.version_policy.specific.versions)))
         if not numbers or numbers[0] < 1:
             raise ModelLoadError(
-                "config.pbtxt: field 'version_policy.specific.versions' must list positive version numbers, "
+                "field 'version_policy.specific.versions' must list positive version numbers, "
                 f"got {list(numbers)}"
             )
         return VersionPolicy(specific=numbers)
@@ -142,16 +158,14 @@ def _completes_itself(config: pb.ModelConfig) -> bool:
 
 def _max_batch_size(config: pb.ModelConfig) -> int | None:
     if config.max_batch_size < 0:
-        raise ModelLoadError(
-            f"config.pbtxt: field 'max_batch_size' must be non-negative, got {config.max_batch_size}"
-        )
+        raise ModelLoadError(f"field 'max_batch_size' must be non-negative, got {config.max_batch_size}")
     return None if _completes_itself(config) else config.max_batch_size
 
 
 def _batching(config: pb.ModelConfig, default: BatchingOptions) -> BatchingOptions:
     if config.max_batch_size <= 0:
         if config.HasField("dynamic_batching") and not _completes_itself(config):
-            raise ModelLoadError("config.pbtxt: field 'dynamic_batching' needs max_batch_size > 0")
+            raise ModelLoadError("field 'dynamic_batching' needs max_batch_size > 0")
         options = default if _completes_itself(config) else dataclasses.replace(default, enabled=False)
         return (
             _scheduling(config.dynamic_batching, options) if config.HasField("dynamic_batching") else options
@@ -165,12 +179,12 @@ def _scheduling(dynamic: pb.ModelDynamicBatching, options: BatchingOptions) -> B
     preferred = tuple(sorted(set(dynamic.preferred_batch_size)))
     if preferred and (preferred[0] < 1 or preferred[-1] > options.max_batch_rows):
         raise ModelLoadError(
-            "config.pbtxt: field 'dynamic_batching.preferred_batch_size' must lie within 1 and "
+            "field 'dynamic_batching.preferred_batch_size' must lie within 1 and "
             f"max_batch_size {options.max_batch_rows}, got {list(preferred)}"
         )
     if dynamic.default_priority_level > dynamic.priority_levels:
         raise ModelLoadError(
-            "config.pbtxt: field 'dynamic_batching.default_priority_level' "
+            "field 'dynamic_batching.default_priority_level' "
             f"{dynamic.default_priority_level} is beyond priority_levels {dynamic.priority_levels}"
         )
     options = dataclasses.replace(
@@ -204,7 +218,7 @@ def _queueing(policy: pb.ModelQueuePolicy, options: BatchingOptions) -> Batching
 def _queue_notes(config: pb.ModelConfig) -> list[str]:
     if not config.dynamic_batching.default_queue_policy.max_queue_size:
         return []
-    return ["config.pbtxt: field 'dynamic_batching.default_queue_policy.max_queue_size' counts rows here"]
+    return ["field 'dynamic_batching.default_queue_policy.max_queue_size' counts rows here"]
 
 
 def _instances(config: pb.ModelConfig) -> tuple[tuple[InstanceGroup, ...], list[str]]:
@@ -219,9 +233,7 @@ def _instances(config: pb.ModelConfig) -> tuple[tuple[InstanceGroup, ...], list[
         else:
             devices = [Device("cuda", 0) if on_gpu else None]
             if on_gpu:
-                notes.append(
-                    "config.pbtxt: field 'instance_group' of KIND_GPU without 'gpus' means GPU 0 here"
-                )
+                notes.append("field 'instance_group' of KIND_GPU without 'gpus' means GPU 0 here")
         groups.extend(InstanceGroup(device=device, count=max(1, group.count)) for device in devices)
     return tuple(groups), notes
 
@@ -235,8 +247,7 @@ def _warm_up(config: pb.ModelConfig, default: WarmUp) -> tuple[WarmUp, list[str]
     # One set of inputs is kept; samples that differ only in batch size are runs of it.
     alike = [w for w in config.model_warmup if dict(w.inputs.items()) == dict(first.inputs.items())]
     notes = [
-        f"config.pbtxt: field 'model_warmup' sample '{w.name}' is ignored: "
-        f"its inputs are not those of '{first.name}'"
+        f"field 'model_warmup' sample '{w.name}' is ignored: its inputs are not those of '{first.name}'"
         for w in config.model_warmup
         if w not in alike
     ]
@@ -271,5 +282,5 @@ def _inner_path(field: str, path: str) -> str:
     """Return a relative path that stays inside the directory it is relative to."""
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
-        raise ModelLoadError(f"config.pbtxt: field '{field}' must be a plain relative path, got '{path}'")
+        raise ModelLoadError(f"field '{field}' must be a plain relative path, got '{path}'")
     return path

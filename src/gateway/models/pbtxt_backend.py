@@ -54,7 +54,7 @@ def backend_options(config: pb.ModelConfig) -> tuple[dict[str, Any], list[str]]:
         elif key.startswith("session."):
             session[key] = value
         else:
-            notes.append(f"config.pbtxt: field 'parameters' key '{key}' is ignored: no such option")
+            notes.append(f"field 'parameters' key '{key}' is ignored: no such option")
     if session:
         options["session_options"] = session
     return options | _optimization(config) | _files(config), notes
@@ -66,7 +66,7 @@ def _value(key: str, value: str, choices: Mapping[str, Any] | None) -> Any:
     if choices is not None and value.strip() in choices:
         return choices[value.strip()]
     expected = "a number" if choices is None else f"one of {sorted(choices)}"
-    raise ModelLoadError(f"config.pbtxt: field 'parameters' key '{key}': expected {expected}, got '{value}'")
+    raise ModelLoadError(f"field 'parameters' key '{key}': expected {expected}, got '{value}'")
 
 
 def _optimization(config: pb.ModelConfig) -> dict[str, Any]:
@@ -76,8 +76,7 @@ def _optimization(config: pb.ModelConfig) -> dict[str, Any]:
         level = optimization.graph.level
         if level not in _GRAPH_LEVELS:
             raise ModelLoadError(
-                f"config.pbtxt: field 'optimization.graph.level': expected one of {sorted(_GRAPH_LEVELS)}, "
-                f"got {level}"
+                f"field 'optimization.graph.level': expected one of {sorted(_GRAPH_LEVELS)}, got {level}"
             )
         options["graph_optimization_level"] = _GRAPH_LEVELS[level]
     accelerators = optimization.execution_accelerators
@@ -99,7 +98,7 @@ def _completed(gpu: list[dict[str, Any]], cpu: list[dict[str, Any]]) -> list[dic
 def _provider(name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
     if name not in _ACCELERATORS:
         raise ModelLoadError(
-            f"config.pbtxt: field 'optimization.execution_accelerators': '{name}' is not supported, "
+            f"field 'optimization.execution_accelerators': '{name}' is not supported, "
             f"expected one of {sorted(_ACCELERATORS)}"
         )
     options = dict(sorted(parameters.items()))
@@ -112,7 +111,7 @@ def _tensorrt(parameters: dict[str, str]) -> dict[str, str]:
     precision = parameters.pop("precision_mode", "FP32")
     if precision not in _TENSORRT_PRECISIONS:
         raise ModelLoadError(
-            "config.pbtxt: field 'optimization.execution_accelerators': precision_mode must be one of "
+            "field 'optimization.execution_accelerators': precision_mode must be one of "
             f"{sorted(_TENSORRT_PRECISIONS)}, got '{precision}'"
         )
     named = {_TENSORRT_OPTIONS.get(key, key): value for key, value in parameters.items()}

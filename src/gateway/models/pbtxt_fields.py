@@ -125,9 +125,9 @@ def check_fields(config: Message) -> list[str]:
     for path, where in _present(config, ""):
         treatment, why = FIELDS[path]
         if treatment is Treatment.REFUSE:
-            raise ModelLoadError(f"config.pbtxt: field '{path}'{where} is not supported: {why}")
+            raise ModelLoadError(f"field '{path}'{where} is not supported: {why}")
         if treatment is Treatment.WARN:
-            warnings[f"config.pbtxt: field '{path}' is ignored: {why}"] = None
+            warnings[f"field '{path}' is ignored: {why}"] = None
     return list(warnings)
 
 

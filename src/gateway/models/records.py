@@ -10,13 +10,16 @@ from gateway.core.types import VersionId, VersionState, VersionStatus
 from gateway.models.lifecycle import ENDED, check_transition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from gateway.core.interfaces import WantedVersion
     from gateway.models.served import LoadedVersion
 
 KEPT_UNLOADED: Final = 8
 """Unloaded versions of one model kept for the index, so that endless new versions don't grow it."""
+
+MISSING: Final = "the configuration requires it, and no repository offers a version of it"
+"""Why a model without any version keeps the server from being ready."""
 
 # Which record stands for a number that has several: what serves, else what is coming, else what went wrong.
 _PRECEDENCE: Final = (
@@ -121,11 +124,20 @@ class Records:
             if record not in kept:
                 self.drop(record)
 
-    def index(self, known: Iterable[str]) -> Sequence[VersionStatus]:
-        """Return one row per version by name and number, and one with number 0 for each bare known model."""
+    def models(self) -> frozenset[str]:
+        """Return the names with a version on record."""
+        return frozenset(self._of_model)
+
+    def index(self, known: Collection[str], required: Collection[str] = ()) -> Sequence[VersionStatus]:
+        """Return one row per version by name and number, and one with number 0 for each bare model.
+
+        Args:
+            known: models that exist.
+            required: models that must exist; one without any version is shown as failed, with the reason.
+        """
         rows = [self._row(group) for model in self._of_model for group in self._by_number(model)]
-        bare = set(known).difference(self._of_model)
-        rows += [VersionStatus(id=VersionId(m, 0, ""), state=VersionState.UNLOADED) for m in bare]
+        bare = {*known, *required}.difference(self._of_model)
+        rows += [_bare(model, missing=model in required) for model in bare]
         return tuple(sorted(rows, key=lambda row: row.id))
 
     def _by_number(self, model: str) -> Iterable[list[VersionRecord]]:
@@ -143,3 +155,8 @@ class Records:
                 row, reason=f"serving the version before; reload failed: {failed.reason}"
             )
         return row
+
+
+def _bare(model: str, *, missing: bool) -> VersionStatus:
+    state, reason = (VersionState.FAILED, MISSING) if missing else (VersionState.UNLOADED, "")
+    return VersionStatus(id=VersionId(model, 0, ""), state=state, reason=reason)

@@ -6,17 +6,16 @@ import asyncio
 import contextlib
 import enum
 import logging
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from gateway.core.errors import ConfigError, ModelLoadError, NotFound, Unavailable
 from gateway.core.types import VersionState
+from gateway.models.sent_files import SentFiles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from gateway.core.interfaces import WantedVersion
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 EVERY_MODEL: Final = "*"
+FOLLOW_PAUSE_S: Final = 5.0
+"""Seconds after which a repository whose watch failed is followed again."""
 _CLAIM: Final = "operator"
 
 
@@ -70,15 +71,37 @@ class _Order:
     files: Path | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlOptions:
+    """Settings of a RepositoryController.
+
+    Attributes:
+        load_at_start: in mode explicit, what to load at start; `*` is everything.
+        required: models without which the server is not ready, whether or not a repository offers them; one
+            that a client unloads is required no more.
+        pause: waits before a repository is followed again.
+    """
+
+    load_at_start: Sequence[str] = ()
+    required: Collection[str] = ()
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+_DEFAULTS: Final = ControlOptions()
+
+
 class RepositoryController:
     """A RepositoryControl. Owns the task that follows the repository and the files that clients sent.
+
+    Files that were sent stay until another load of the model replaces them, or an unload, and no load that
+    is under way needs them, whether or not its client still waits.
 
     Args:
         manager: loads and unloads; must be entered before and left after.
         repositories: looked through in order for a model's name.
         mode: who decides what is loaded.
-        load_at_start: in mode explicit, what to load at start; `*` is everything.
         private: opens a directory in Triton's layout as a repository; for files that clients send.
+        options: settings.
     """
 
     def __init__(
@@ -88,16 +111,18 @@ class RepositoryController:
         mode: RepositoryMode,
         *,
         private: Callable[[Path], Repository],
-        load_at_start: Sequence[str] = (),
+        options: ControlOptions = _DEFAULTS,
     ) -> None:
         self._manager = manager
         self._repositories = tuple(repositories)
         self._mode = mode
-        self._load_at_start = tuple(load_at_start)
+        self._options = options
+        self._required = set(options.required)
         self._private = private
+        self._sent = SentFiles()
         self._orders: dict[str, _Order] = {}
         self._turn = asyncio.Lock()
-        self._watches: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -106,6 +131,7 @@ class RepositoryController:
         Raises:
             ConfigError: a repository could not be read, or lacks a model named for the start.
         """
+        self._manager.require(self._required)
         if self._mode is RepositoryMode.EXPLICIT:
             await self._load_first()
         else:
@@ -114,19 +140,20 @@ class RepositoryController:
         await self._announce()
         self._group = await asyncio.TaskGroup().__aenter__()
         if self._mode is RepositoryMode.POLL:
-            self._watches = [self._group.create_task(self._follow(r)) for r in self._repositories]
+            for repository in self._repositories:
+                self._start(self._group, self._follow(repository))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop following, and delete the files that clients sent. What is loaded stays loaded."""
-        for task in self._watches:
+        group, self._group = self._group, None
+        for task in self._tasks:
             task.cancel()
-        if self._group is not None:
-            await self._group.__aexit__(None, None, None)
-        for order in self._orders.values():
-            await _delete(order.files)
+        if group is not None:
+            await group.__aexit__(None, None, None)
+        await self._sent.aclose()
 
     async def load(self, model: str, config: str = "", files: Mapping[str, bytes] | None = None) -> None:
         """Load or reload a model; as `RepositoryControl.load`.
@@ -141,13 +168,11 @@ class RepositoryController:
             replaced = self._orders.get(model)
             self._orders[model] = order
             self._manager.apply(_CLAIM, self._wanted(), retry=model)
+            deletion = self._let_go(replaced)
             await self._announce()
-        try:
-            await self._loaded(model, order)
-        finally:
-            if replaced is not None and replaced.files != order.files:
-                # What was loaded from it is open by now or unloaded; the name is needed no more.
-                await _delete(replaced.files)
+        await self._loaded(model, order)
+        if deletion is not None:
+            await asyncio.shield(deletion)
 
     async def unload(self, model: str) -> None:
         """Unload every version of a model; as `RepositoryControl.unload`."""
@@ -156,10 +181,13 @@ class RepositoryController:
             order = self._orders.pop(model, None)
             if order is None and not await self._exists(model):
                 raise NotFound(f"failed to unload '{model}', model is not found")
+            self._required.discard(model)
+            self._manager.require(self._required)
             self._manager.apply(_CLAIM, self._wanted())
+            deletion = self._let_go(order)
         await self._manager.unloaded(model)
-        if order is not None:
-            await _delete(order.files)
+        if deletion is not None:
+            await asyncio.shield(deletion)
 
     def _check_allowed(self) -> None:
         if self._mode is RepositoryMode.POLL:
@@ -168,8 +196,9 @@ class RepositoryController:
             raise Unavailable("explicit model load / unload is not allowed in repository mode 'none'")
 
     async def _load_first(self) -> None:
-        names = [n for n in self._load_at_start if n != EVERY_MODEL]
-        for repository in self._repositories if EVERY_MODEL in self._load_at_start else ():
+        start = self._options.load_at_start
+        names = [n for n in start if n != EVERY_MODEL]
+        for repository in self._repositories if EVERY_MODEL in start else ():
             names += await repository.models()
         for name in dict.fromkeys(names):
             try:
@@ -189,11 +218,11 @@ class RepositoryController:
         """Find out what to load; with files, from a private directory that holds just them."""
         if not files:
             return _Order(tuple(await self._versions(model, config)), None)
-        directory = await asyncio.to_thread(_write, model, files)
+        directory = await self._sent.write(model, files)
         try:
             versions = await self._private(directory).versions(model, config)
         except BaseException:
-            await _delete(directory)
+            await self._sent.delete(directory)
             raise
         return _Order(tuple(versions), directory)
 
@@ -227,46 +256,42 @@ class RepositoryController:
 
     async def _follow(self, repository: Repository) -> None:
         """Claim whatever the repository wants now, until cancelled; a fault of it leaves the claims be."""
-        try:
-            async with contextlib.aclosing(repository.watch()) as sets:
-                async for wanted in sets:
-                    self._manager.apply(repository.name, wanted)
-                    # The names are for the index alone: the repository may be away for a moment.
-                    with contextlib.suppress(ConfigError):
-                        self._manager.announce(repository.name, await repository.models())
-        except Exception:  # noqa: BLE001 - logged: what is loaded serves on, which beats ending the process
-            _log.exception("repository %r is no longer followed", repository.name)
+        while True:
+            try:
+                await self._claim_all(repository)
+                return
+            except Exception:  # noqa: BLE001 - logged: what is loaded serves on, which beats ending it
+                _log.exception(
+                    "following repository %r failed, again in %g s", repository.name, FOLLOW_PAUSE_S
+                )
+            await self._options.pause(FOLLOW_PAUSE_S)
 
+    async def _claim_all(self, repository: Repository) -> None:
+        async with contextlib.aclosing(repository.watch()) as sets:
+            async for wanted in sets:
+                self._manager.apply(repository.name, wanted)
+                # The names are for the index alone: the repository may be away for a moment.
+                with contextlib.suppress(ConfigError):
+                    self._manager.announce(repository.name, await repository.models())
 
-def _write(model: str, files: Mapping[str, bytes]) -> Path:
-    """Write `files` below a new private directory, as the model's own; return the directory.
+    def _let_go(self, order: _Order | None) -> asyncio.Task[None] | None:
+        """Delete the files of an order that stands no more, once no load needs them.
 
-    Raises:
-        ModelLoadError: the model's name or a path is not plain and relative.
-    """
-    paths = {_plain(model, name): content for name, content in files.items()}
-    root = Path(tempfile.mkdtemp(prefix="gateway-model-"))
-    try:
-        for path, content in paths.items():
-            target = root / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-    except OSError as exc:
-        shutil.rmtree(root, ignore_errors=True)
-        raise ModelLoadError(f"failed to load '{model}', the files sent could not be written") from exc
-    return root
+        Returns:
+            The task that deletes, when it need not wait for a load; None when there is nothing to wait for.
+        """
+        if order is None or order.files is None or self._group is None:
+            return None
+        waits = self._manager.is_loading_from(order.files)
+        task = self._start(self._group, self._delete_unneeded(order.files))
+        return None if waits else task
 
+    async def _delete_unneeded(self, directory: Path) -> None:
+        await self._manager.loaded_from(directory)
+        await self._sent.delete(directory)
 
-def _plain(model: str, name: str) -> PurePosixPath:
-    path = PurePosixPath(model, name.removeprefix("file:"))
-    unsafe = "\0" in name or "\\" in name or ".." in path.parts or "/" in model
-    if unsafe or path.is_absolute() or len(path.parts) < 2 or model in {"", "."}:
-        raise ModelLoadError(
-            f"failed to load '{model}', file path '{name[:128]}' must be relative to the model and plain"
-        )
-    return path
-
-
-async def _delete(directory: Path | None) -> None:
-    if directory is not None:
-        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+    def _start(self, group: asyncio.TaskGroup, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -134,10 +135,15 @@ class LoadedVersion:
             idle.set()
 
     async def aclose(self) -> None:
-        """Close the batchers, then the models. Called once; what still waits fails with Draining."""
-        for replica in self._replicas:
-            await replica.batcher.aclose()
-            await replica.model.aclose()
+        """Close every batcher, then its model. Called once; what still waits fails with Draining.
+
+        One that fails to close, or a cancellation, keeps none of the others from it; the last failure is
+        raised when all were tried.
+        """
+        async with AsyncExitStack() as last_first:
+            for replica in reversed(self._replicas):
+                last_first.push_async_callback(replica.model.aclose)
+                last_first.push_async_callback(replica.batcher.aclose)
 
 
 class VersionLease:

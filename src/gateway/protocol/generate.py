@@ -9,13 +9,19 @@ import orjson
 import simdjson
 
 from gateway.core.errors import InvalidRequest
-from gateway.core.types import InferRequest, Tensor
+from gateway.core.types import Datatype, InferRequest, Tensor
 from gateway.protocol.bytes_tensor import tensor_bytes
 from gateway.protocol.json_data import read_elements
 from gateway.protocol.json_members import members_of, scalars_of, text_of
 from gateway.protocol.json_response import data_json
 from gateway.protocol.json_text import parse_object
-from gateway.protocol.limits import DEFAULT_LIMITS, DecodeContext, check_body_size, element_count
+from gateway.protocol.limits import (
+    DEFAULT_LIMITS,
+    DecodeContext,
+    check_body_size,
+    check_bytes_count,
+    element_count,
+)
 from gateway.protocol.parameters import earlier_deadline, sort_parameters
 
 if TYPE_CHECKING:
@@ -69,7 +75,7 @@ def decode_generate(
         priority=parameters.priority,
         deadline_s=earlier_deadline(call.deadline_s, call.arrived_s, parameters.timeout_us),
         arrived_s=call.arrived_s,
-        received_bytes=sum(map(tensor_bytes, inputs)),
+        received_bytes=len(body) + sum(map(tensor_bytes, inputs)),
         headers=call.headers,
     )
 
@@ -92,8 +98,11 @@ def _tensor(spec: TensorSpec, value: object, document: JsonDocument, context: De
     """Read one input and give its elements the shape that the signature leaves them."""
     where = f"input '{spec.name}' for model '{context.model}'"
     data = value if isinstance(value, simdjson.Array) else _alone(value, where)
-    most = context.limits.max_tensor_elements
+    is_bytes = spec.datatype is Datatype.BYTES
+    most = context.limits.max_bytes_elements if is_bytes else context.limits.max_tensor_elements
     array = read_elements(spec.datatype, data, document, where, most=most)
+    if is_bytes:
+        check_bytes_count(spec.name, array.size, context)
     shape = _shape(spec, array.size, where)
     element_count(spec.name, shape, context)
     array.flags.writeable = False

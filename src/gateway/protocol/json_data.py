@@ -9,7 +9,7 @@ import simdjson
 
 from gateway.core.errors import InvalidRequest
 from gateway.core.types import Datatype, Tensor
-from gateway.protocol.bytes_tensor import object_array
+from gateway.protocol.bytes_tensor import from_values, object_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,8 @@ def read_elements(
     if datatype is Datatype.BYTES:
         return object_array([text.encode() for text in _walk(data, str, where, most)])
     if datatype is Datatype.BOOL:
-        return np.array(_walk(data, bool, where, most), dtype=np.bool_)
+        leaves = _walk(data, bool, where, most)
+        return from_values(leaves, np.dtype(np.bool_), len(leaves))
     if datatype in _FLOATS:
         return _floats(datatype, data, document, where)
     return _integers(datatype, data, where)

@@ -11,13 +11,14 @@ from gateway.core.errors import InvalidRequest
 from gateway.core.types import (
     NO_HEADERS,
     NO_PARAMETERS,
+    Datatype,
     InferRequest,
     ModelSignature,
     ParameterValue,
     RequestedOutput,
     Tensor,
 )
-from gateway.protocol.bytes_tensor import tensor_bytes
+from gateway.protocol.bytes_tensor import owned_bytes, tensor_bytes
 from gateway.protocol.json_data import tensor_from_json
 from gateway.protocol.json_members import members_of, parameters_of, shape_of, text_of
 from gateway.protocol.json_text import JsonDocument, parse_object
@@ -59,6 +60,7 @@ class HttpInferCall:
         deadline_s: monotonic time the client allows, or None; the `timeout` parameter can only bring it
             forward.
         headers: lower-case names; kept as the request's headers.
+        datatypes: as `DecodeContext.datatypes`.
     """
 
     model_name: str
@@ -66,6 +68,7 @@ class HttpInferCall:
     arrived_s: float = 0.0
     deadline_s: float | None = None
     headers: Mapping[str, str] = field(default_factory=_no_headers)
+    datatypes: Mapping[str, Datatype] | None = None
 
 
 class ReplyForm(NamedTuple):
@@ -114,13 +117,14 @@ def decode_request(
         PayloadTooLarge: beyond a limit; checked before tensors take memory.
         Unsupported: it refers to shared memory.
     """
-    context = DecodeContext(call.model_name, limits)
+    context = DecodeContext(call.model_name, limits, call.datatypes)
     check_body_size(len(body), limits)
     check_name("the model's name", call.model_name, context)
     length = header_length(call.headers, len(body), call.model_name)
     if length == 0:
         tensor = raw_request_tensor(body, signature(), context)
-        return DecodedRequest(_request(call, (tensor,), len(body)), ReplyForm({}, unlisted_binary=True))
+        size = len(body) + owned_bytes(tensor)
+        return DecodedRequest(_request(call, (tensor,), size), ReplyForm({}, unlisted_binary=True))
     view = memoryview(body).toreadonly()
     text = body if isinstance(body, bytes) and length == len(body) else bytes(view[:length])
     tail = view[length:]
@@ -188,9 +192,8 @@ def _decode_document(
     reader = _Inputs(document, tail, context)
     inputs = reader.read(root.get("inputs"))
     document.check_non_finite(context.model)
-    # A view keeps the whole body alive, its JSON part included.
-    kept = memoryview(tail.obj).nbytes if len(tail) else 0
-    request = _request(call, inputs, reader.json_bytes + kept)
+    # The whole body stays alive, its JSON part included: by views, and by the exchange.
+    request = _request(call, inputs, reader.owned_bytes + memoryview(tail.obj).nbytes)
     request.request_id = text_of(root.get("id", ""), "the id", context)
     request.outputs = outputs
     request.parameters = parameters.others
@@ -206,17 +209,17 @@ class _Inputs:
     """Reads the inputs of one document; binary ones take their bytes from the tail, one after the other.
 
     Attributes:
-        json_bytes: memory that the tensors read from JSON take so far.
+        owned_bytes: memory that tensors take so far beside the body: from JSON, or of BYTES.
     """
 
-    __slots__ = ("_context", "_document", "_position", "_tail", "json_bytes")
+    __slots__ = ("_context", "_document", "_position", "_tail", "owned_bytes")
 
     def __init__(self, document: JsonDocument, tail: memoryview, context: DecodeContext) -> None:
         self._document = document
         self._tail = tail
         self._context = context
         self._position = 0
-        self.json_bytes = 0
+        self.owned_bytes = 0
 
     def read(self, inputs: object) -> tuple[Tensor, ...]:
         """Read all of them; every byte of the tail must belong to one."""
@@ -246,9 +249,11 @@ class _Inputs:
             msg = "must have exactly one of 'data' and the parameter 'binary_data_size'"
             raise InvalidRequest(f"input '{name}' for model '{context.model}' {msg}")
         if size is not None:
-            return from_raw(head, self._take(name, size), context.model)
+            tensor = from_raw(head, self._take(name, size), context.model)
+            self.owned_bytes += owned_bytes(tensor)
+            return tensor
         tensor = tensor_from_json(head, members["data"], self._document, context.model)
-        self.json_bytes += tensor_bytes(tensor)
+        self.owned_bytes += tensor_bytes(tensor)
         return tensor
 
     def _take(self, name: str, size: ParameterValue) -> memoryview:

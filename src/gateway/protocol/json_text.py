@@ -7,6 +7,7 @@ numbers up to 1e21. Only a text that simdjson refuses is looked at for them.
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +18,7 @@ from gateway.core.errors import InvalidRequest
 from gateway.protocol.json_rewrite import Rewritten, replace_non_finite, widen_long_integers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from gateway.core.types import Array
     from gateway.protocol.limits import ProtocolLimits
@@ -40,7 +41,8 @@ _REASONS: Final[Mapping[str, str]] = MappingProxyType(
 )
 # Counting costs less than finding in a short text, and much more in a long one.
 _SHORT: Final = 2048
-_CHUNK: Final = 1 << 16
+_WINDOW: Final = 1 << 16
+_NO_BACKSLASH: Final = re.compile(rb"[^\\]")
 _NUMBER_ERRORS: Final = ("NUMBER_ERROR", "BIGINT_ERROR")
 
 
@@ -120,24 +122,36 @@ def parse_object(text: bytes, limits: ProtocolLimits) -> JsonDocument:
 def too_deep(text: bytes, most: int) -> bool:
     """Whether arrays and objects are nested deeper than `most`; brackets in strings do not count.
 
-    Takes memory for two copies of the text at most, and none for each string or bracket.
+    Looks at a window of the text at a time, so that it takes memory for a few of those only.
     """
     if _few_brackets(text, most):
         return False
-    if b"\\" in text:  # an escaped quote closes no string; escaped backslashes first, they escape nothing
-        text = text.replace(rb"\\", b"").replace(rb"\"", b"")
-    marks = np.frombuffer(text.translate(None, delete=_NO_MARKS), np.uint8)
     depth = quotes = 0
-    for begin in range(0, len(marks), _CHUNK):
-        chunk = marks[begin : begin + _CHUNK]
-        quoted = np.cumsum(chunk == _QUOTE) + quotes
-        brackets = chunk[(quoted % 2 == 0) & (chunk != _QUOTE)]
+    for marks in _marks(text):
+        quoted = np.cumsum(marks == _QUOTE) + quotes
+        brackets = marks[(quoted % 2 == 0) & (marks != _QUOTE)]
         # Opening ones are 0x5B and 0x7B, closing ones 0x5D and 0x7D.
         depths = depth + np.cumsum(np.where(brackets & 0x0F == 0x0B, 1, -1))
         if depths.max(initial=depth) > most:
             return True
         depth, quotes = int(depths[-1]) if depths.size else depth, int(quoted[-1])
     return False
+
+
+def _marks(text: bytes) -> Iterator[Array]:
+    """Yield the quotes and brackets of `text` by windows, without escaped quotes; never an empty one."""
+    begin = 0
+    while begin < len(text):
+        # An escape is looked at whole: the window ends behind a character that begins none.
+        last = _NO_BACKSLASH.search(text, begin + _WINDOW - 1)
+        end = last.end() if last else len(text)
+        window = text[begin:end]
+        begin = end
+        if b"\\" in window:  # escaped backslashes first, they escape nothing
+            window = window.replace(rb"\\", b"").replace(rb"\"", b"")
+        marks = np.frombuffer(window.translate(None, delete=_NO_MARKS), np.uint8)
+        if marks.size:
+            yield marks
 
 
 def _few_brackets(text: bytes, most: int) -> bool:

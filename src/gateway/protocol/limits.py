@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from gateway.core.errors import InvalidRequest, PayloadTooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from gateway.core.types import Datatype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +20,11 @@ class ProtocolLimits:
     Attributes:
         max_body_bytes: HTTP body, or gRPC message, after decompression. Triton's default is 64 MiB too.
             Binary tensors take no more than their own size; JSON made of nothing but short numbers takes
-            up to twenty times its size while it is decoded.
+            up to twenty times its size while it is decoded. Typed contents may not grow beyond it either.
         max_json_depth: nesting of arrays and objects, data included. Triton's value.
         max_tensor_elements: elements of one tensor.
+        max_bytes_elements: elements of one BYTES tensor: each is an object of some fifty bytes, however
+            short its text is.
         max_rank: axes of one tensor; NumPy allows 64.
         max_inputs: inputs of one request.
         max_outputs: outputs asked for in one request.
@@ -32,6 +36,7 @@ class ProtocolLimits:
     max_body_bytes: int = 64 << 20
     max_json_depth: int = 100
     max_tensor_elements: int = 1 << 27
+    max_bytes_elements: int = 1 << 20
     max_rank: int = 32
     max_inputs: int = 256
     max_outputs: int = 256
@@ -44,10 +49,18 @@ DEFAULT_LIMITS: Final = ProtocolLimits()
 
 
 class DecodeContext(NamedTuple):
-    """What every check of one request needs: the model's name for messages, and the limits."""
+    """What every check of one request needs.
+
+    Attributes:
+        model: the model's name, for messages.
+        limits: bounds.
+        datatypes: what the model takes by input name, to refuse another datatype before its data is read;
+            None leaves that to whoever checks the request against the signature.
+    """
 
     model: str
     limits: ProtocolLimits
+    datatypes: Mapping[str, Datatype] | None = None
 
 
 def check_body_size(size: int, limits: ProtocolLimits) -> None:
@@ -87,6 +100,30 @@ def check_name(what: str, name: str, context: DecodeContext) -> str:
     return name
 
 
+def check_bytes_count(name: str, count: int, context: DecodeContext) -> None:
+    """Refuse more elements of a BYTES input than allowed.
+
+    Raises:
+        PayloadTooLarge: naming both counts.
+    """
+    most = context.limits.max_bytes_elements
+    if count > most:
+        msg = f"has {count} BYTES elements, at most {most} are allowed"
+        raise PayloadTooLarge(f"input '{name}' for model '{context.model}' {msg}")
+
+
+def check_rank(name: str, axes: int, context: DecodeContext) -> None:
+    """Refuse more axes of an input than allowed.
+
+    Raises:
+        PayloadTooLarge: naming both counts.
+    """
+    most = context.limits.max_rank
+    if axes > most:
+        msg = f"has {axes} axes, at most {most} are allowed"
+        raise PayloadTooLarge(f"input '{name}' for model '{context.model}' {msg}")
+
+
 def element_count(name: str, shape: Sequence[int], context: DecodeContext) -> int:
     """Return the number of elements of input `name`: the product of `shape`, 1 for a scalar.
 
@@ -98,9 +135,7 @@ def element_count(name: str, shape: Sequence[int], context: DecodeContext) -> in
         PayloadTooLarge: too many axes or elements.
     """
     limits = context.limits
-    if len(shape) > limits.max_rank:
-        msg = f"has {len(shape)} axes, at most {limits.max_rank} are allowed"
-        raise PayloadTooLarge(f"input '{name}' for model '{context.model}' {msg}")
+    check_rank(name, len(shape), context)
     product, empty = 1, False
     for size in shape:
         if size < 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -18,9 +18,10 @@ from gateway.core.types import (
     RequestedOutput,
     Tensor,
 )
-from gateway.protocol import bytes_tensor
+from gateway.protocol.bytes_tensor import from_values, object_array, tensor_bytes
 from gateway.protocol.limits import DEFAULT_LIMITS, DecodeContext, check_body_size, check_count, check_name
 from gateway.protocol.parameters import (
+    FINAL_RESPONSE,
     check_text,
     check_unique,
     earlier_deadline,
@@ -28,6 +29,7 @@ from gateway.protocol.parameters import (
     requested_output,
     sort_parameters,
 )
+from gateway.protocol.protobuf_guard import NestedGuard
 from gateway.protocol.protobuf_split import malformed, split
 from gateway.protocol.raw_tensor import TensorHead, from_raw, to_raw
 
@@ -39,8 +41,10 @@ if TYPE_CHECKING:
     from gateway.protocol.limits import ProtocolLimits
 
 # From here on two copies of the tensors cost more than walking the top level in Python (about 9 us).
-_SPLIT_BYTES: Final = 64 << 10
+LARGE_BYTES: Final = 64 << 10
+"""Messages from this size on are split before they are parsed."""
 _MAX_MESSAGE_BYTES: Final = (1 << 31) - 1
+_BYTES: Final = Datatype.BYTES  # looked up once: the lookup in the enumeration costs more than the rest
 _INT64_MAX: Final = (1 << 63) - 1
 _RAW_OUTPUT_TAG: Final = b"\x32"  # field 6, length-delimited
 _INFER_RESPONSE_TAG: Final = b"\x12"  # field 2 of ModelStreamInferResponse
@@ -86,40 +90,90 @@ def decode_request(
         PayloadTooLarge: beyond a limit; checked before tensors take memory.
         Unsupported: it refers to shared memory.
     """
-    size = len(message)
-    check_body_size(size, limits)
-    request, raw = _parse(message, limits)
+    check_body_size(len(message), limits)
+    arrival = Arrival(arrived_s, deadline_s, metadata)
+    if len(message) >= LARGE_BYTES:
+        return LargeRequest(message, limits).decode(arrival)
+    request = _parse(message)
     context = DecodeContext(request.model_name, limits)
+    return _decoded(request, request.raw_input_contents, arrival, context, len(message))
+
+
+class Arrival(NamedTuple):
+    """What the transport knows about a call beside its message; as in `decode_request`."""
+
+    arrived_s: float
+    deadline_s: float | None
+    metadata: Mapping[str, str]
+
+
+class LargeRequest:
+    """A large message cut into its parts, which takes microseconds; `decode` may take seconds.
+
+    Args:
+        message: as in `decode_request`.
+        limits: bounds.
+
+    Attributes:
+        size: of the message.
+        parts: whom it is for, its raw tensors, and the head, which is all that will be parsed.
+
+    Raises:
+        InvalidRequest: the bytes are no ModelInferRequest.
+        PayloadTooLarge: beyond a limit.
+    """
+
+    __slots__ = ("_limits", "_message", "parts", "size")
+
+    def __init__(self, message: Buffer, limits: ProtocolLimits = DEFAULT_LIMITS) -> None:
+        check_body_size(len(message), limits)
+        self._message = message
+        self._limits = limits
+        self.size = len(message)
+        # The model's name is not known yet: it is inside.
+        self.parts = split(message, DecodeContext("?", limits))
+
+    def decode(self, arrival: Arrival, datatypes: Mapping[str, Datatype] | None = None) -> InferRequest:
+        """Decode, on any thread; raises as `decode_request`.
+
+        Args:
+            arrival: what the transport knows.
+            datatypes: as `DecodeContext.datatypes`.
+        """
+        parts = self.parts
+        context = DecodeContext(parts.model_name, self._limits, datatypes)
+        if parts.nested:
+            NestedGuard(self._message, context).check(parts.nested)
+        return _decoded(_parse(parts.head), parts.raw, arrival, context, self.size)
+
+
+def _parse(message: Buffer) -> pb.ModelInferRequest:
+    try:
+        return pb.ModelInferRequest.FromString(bytes(message))
+    except DecodeError as exc:
+        raise malformed() from exc
+
+
+def _decoded(
+    request: pb.ModelInferRequest, raw: Sequence[Buffer], arrival: Arrival, context: DecodeContext, size: int
+) -> InferRequest:
     check_name("the model's name", request.model_name, context)
     values = _parameters(request.parameters, context) if request.parameters else {}
     sorted_ = sort_parameters(values, context)
+    inputs = _inputs(request.inputs, raw, context)
     return InferRequest(
         model_name=request.model_name,
         model_version=check_name("the version", request.model_version, context),
         request_id=check_name("the id", request.id, context),
-        inputs=_inputs(request.inputs, raw, context),
+        inputs=inputs,
         outputs=_outputs(request.outputs, context) if request.outputs else (),
         parameters=sorted_.others,
         priority=sorted_.priority,
-        deadline_s=earlier_deadline(deadline_s, arrived_s, sorted_.timeout_us),
-        arrived_s=arrived_s,
-        received_bytes=size,
-        headers=metadata,
+        deadline_s=earlier_deadline(arrival.deadline_s, arrival.arrived_s, sorted_.timeout_us),
+        arrived_s=arrival.arrived_s,
+        received_bytes=size + _owned_bytes(inputs, raw),
+        headers=arrival.metadata,
     )
-
-
-def _parse(message: Buffer, limits: ProtocolLimits) -> tuple[pb.ModelInferRequest, Sequence[Buffer]]:
-    """Parse the message; the tensors of a large one stay where they are."""
-    head: Buffer = message
-    views: Sequence[Buffer] | None = None
-    if len(message) >= _SPLIT_BYTES:
-        # The model's name is not known yet: it is inside.
-        head, views = split(message, DecodeContext("?", limits))
-    try:
-        request = pb.ModelInferRequest.FromString(bytes(head))
-    except DecodeError as exc:
-        raise malformed() from exc
-    return request, request.raw_input_contents if views is None else views
 
 
 def _inputs(
@@ -140,6 +194,15 @@ def _inputs(
     if len(tensors) > 1:
         check_unique("input", [t.name for t in tensors], context)
     return tensors
+
+
+def _owned_bytes(inputs: Iterable[Tensor], raw: Sequence[Buffer]) -> int:
+    """Return the memory of tensors beside the message: raw ones are views of it, those of BYTES aside."""
+    owned = 0
+    for tensor in inputs:
+        if tensor.datatype is _BYTES or not raw:
+            owned += tensor_bytes(tensor)
+    return owned
 
 
 def _refuse_shared_memory_of(inputs: Iterable[pb.ModelInferRequest.InferInputTensor]) -> None:
@@ -190,8 +253,8 @@ def _typed_array(head: TensorHead, contents: pb.InferTensorContents, context: De
             f"{where}: shape {list(head.shape)} expects {head.count} elements, got {len(values)}"
         )
     if head.datatype is Datatype.BYTES:
-        return bytes_tensor.object_array(values)
-    return _narrow(np.fromiter(values, _wire_dtype(head.datatype), head.count), head.datatype, where)
+        return object_array(values)
+    return _narrow(from_values(values, _wire_dtype(head.datatype), head.count), head.datatype, where)
 
 
 def _wire_dtype(datatype: Datatype) -> np.dtype[Any]:
@@ -281,9 +344,13 @@ def encode_stream_response(response: InferResponse) -> bytes:
 
 
 def encode_stream_error(error_message: str, request_id: str) -> bytes:
-    """Serialise a ModelStreamInferResponse that tells of one request's failure; the stream lives on."""
+    """Serialise a ModelStreamInferResponse that tells of one request's failure; the stream lives on.
+
+    It is marked as the request's last, as every answer to one is.
+    """
     answer = pb.ModelStreamInferResponse(error_message=error_message)
     answer.infer_response.id = request_id
+    answer.infer_response.parameters[FINAL_RESPONSE].bool_param = True
     return answer.SerializeToString()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from gateway.core.errors import InvalidRequest
 from gateway.core.types import Datatype, Tensor
 from gateway.protocol import bytes_tensor
-from gateway.protocol.limits import check_name, element_count
+from gateway.protocol.limits import check_bytes_count, check_name, check_rank, element_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +38,8 @@ class TensorHead:
         """Check the three.
 
         Raises:
-            InvalidRequest: no name, an unknown datatype or a negative axis.
+            InvalidRequest: no name, an unknown datatype, one that the model does not take, or a negative
+                axis.
             PayloadTooLarge: too many axes or elements, or too long a name.
         """
         if not name:
@@ -48,8 +49,25 @@ class TensorHead:
             raise unknown_datatype(name, datatype, context)
         self.name = check_name("an input's name", name, context)
         self.datatype = known
+        if context.datatypes is not None:
+            _check_expected(name, known, context.datatypes, context.model)
+        check_rank(name, len(shape), context)  # before a tuple is made of millions of axes
         self.shape = tuple(shape)
         self.count = element_count(name, self.shape, context)
+        if known is Datatype.BYTES:
+            check_bytes_count(name, self.count, context)
+
+
+def _check_expected(name: str, got: Datatype, expected: Mapping[str, Datatype], model: str) -> None:
+    """Refuse, in the words of the check against the signature, what that check would refuse later."""
+    wanted = expected.get(name)
+    if wanted is None:
+        allowed = ", ".join(expected)
+        msg = f"unexpected inference input '{name}' for model '{model}', allowed inputs are: {allowed}"
+        raise InvalidRequest(msg)
+    if wanted is not got:
+        msg = f"inference input '{name}' data-type is '{got.value}', but model '{model}' expects"
+        raise InvalidRequest(f"{msg} '{wanted.value}'")
 
 
 def unknown_datatype(name: str, datatype: str, context: DecodeContext) -> InvalidRequest:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import ModelLoadError
 from gateway.core.options import ModelSpec
-from gateway.models.pbtxt import DeclaredModel, declare, parse_json, parse_text
-from gateway.registry.files import Unfit, check_inside
+from gateway.models.pbtxt import CONFIG_FILE, JSON_CONFIG, DeclaredModel, declare, parse_json, parse_text
+from gateway.registry.files import FileSeen, Look, Unfit, check_inside, glance, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from gateway.registry.layout import ModelLocation
 
-CONFIG_FILE: Final = "config.pbtxt"
 MAX_TEXT_BYTES: Final = 16 << 20
 """Largest config or label file that is read."""
 
@@ -31,12 +30,18 @@ class Described:
         model_filename: the file to load in a version's directory.
         warnings: what its config declares and the gateway ignores.
         problem: why it cannot be loaded, or empty.
+        look: what was seen of the config and label files just before each was read, absent ones included.
     """
 
     spec: ModelSpec
     model_filename: str
     warnings: tuple[str, ...] = ()
     problem: str = ""
+    look: Look = ()
+
+    def is_current(self, location: ModelLocation) -> bool:
+        """Whether the files it was made from are still as they were read."""
+        return all(glance(location.directory, seen[0]) == seen for seen in self.look)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,30 +64,56 @@ class Describer:
             config: JSON ModelConfig in place of its config.pbtxt, or empty.
         """
         base = ModelSpec(name=location.name)
+        reader = _Reader(location)
         try:
-            declared = self._declared(location, base, config)
+            declared = _declared(reader, base, config)
             spec = self.adjust(declared.spec)
             files = {**declared.label_files, **self.label_files(location.name)}
-            labels = {output: _labels(location, name) for output, name in files.items()}
+            labels = {output: reader.lines(name) for output, name in files.items()}
         except (ModelLoadError, Unfit) as error:
-            return Described(self.adjust(base), location.model_filename("model.onnx"), problem=str(error))
+            filename = location.model_filename("model.onnx")
+            return Described(self.adjust(base), filename, problem=str(error), look=tuple(reader.seen))
         spec = dataclasses.replace(spec, labels={**spec.labels, **labels})
-        return Described(spec, location.model_filename(declared.model_filename), declared.warnings)
+        filename = location.model_filename(declared.model_filename)
+        return Described(spec, filename, declared.warnings, look=tuple(reader.seen))
 
-    def _declared(self, location: ModelLocation, base: ModelSpec, config: str) -> DeclaredModel:
-        name = location.name if location.in_repository else ""
-        if config:
-            return declare(parse_json(config), base, name=name)
-        path = location.directory / CONFIG_FILE
+
+class _Reader:
+    """Reads a model's text files, and notes what each looked like just before."""
+
+    def __init__(self, location: ModelLocation) -> None:
+        self.location = location
+        self.seen: list[FileSeen] = []
+
+    def config(self) -> str | None:
+        """Return the text of config.pbtxt, None when there is none."""
         # A lone model file shares its directory with others: a config there need not be its own.
-        if location.single_file or not path.exists():
-            return DeclaredModel(base, "model.onnx", {}, ())
-        return declare(parse_text(_text(path, location.root)), base, name=name)
+        if self.location.single_file:
+            return None
+        path = self._note(CONFIG_FILE)
+        # A link that leads nowhere is a fault, not a model without a config.
+        if not path.exists() and not path.is_symlink():
+            return None
+        return _text(path, self.location.root)
+
+    def lines(self, name: str) -> tuple[str, ...]:
+        """Return the lines of a label file."""
+        text = _text(self._note(name), self.location.root)
+        return tuple(line.strip() for line in text.splitlines())
+
+    def _note(self, name: str) -> Path:
+        self.seen.append(glance(self.location.directory, name))
+        return self.location.directory / name
 
 
-def _labels(location: ModelLocation, name: str) -> tuple[str, ...]:
-    text = _text(location.directory / name, location.root)
-    return tuple(line.strip() for line in text.splitlines())
+def _declared(reader: _Reader, base: ModelSpec, config: str) -> DeclaredModel:
+    name = base.name if reader.location.in_repository else ""
+    if config:
+        return declare(parse_json(config), base, name=name, source=JSON_CONFIG)
+    text = reader.config()
+    if text is None:
+        return DeclaredModel(base, "model.onnx", {}, ())
+    return declare(parse_text(text), base, name=name)
 
 
 def _text(path: Path, root: Path) -> str:
@@ -92,6 +123,6 @@ def _text(path: Path, root: Path) -> str:
             raise ModelLoadError(f"file '{path.name}' is larger than {MAX_TEXT_BYTES} bytes")
         return path.read_text(encoding="utf-8")
     except OSError as exc:
-        raise ModelLoadError(f"file '{path.name}' cannot be read: {exc.strerror}") from exc
+        raise ModelLoadError(f"file '{shown(path.name)}' cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
         raise ModelLoadError(f"file '{path.name}' is not UTF-8 text") from exc

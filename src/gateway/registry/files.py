@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from gateway.registry.rounds import RoundMemo
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
 UNFINISHED_SUFFIXES: Final = (".tmp", ".temp", ".part", ".partial", ".crdownload", ".filepart", ".inprogress")
@@ -43,8 +46,9 @@ class VersionFiles:
         """Return what is there now; files that are being written under a temporary name are left out.
 
         Raises:
-            Unfit: a link leads out of the root, or there is something that is neither file nor directory.
-            OSError: a file went while it was looked at.
+            Unfit: a link leads out of the root or in a circle, or there is something that is neither file
+                nor directory.
+            OSError: a file went while it was looked at, or a directory cannot be read.
         """
         return tuple(_entry(self, path) for path in sorted(_walk(self)))
 
@@ -58,7 +62,7 @@ def _walk(files: VersionFiles) -> Iterable[Path]:
     if files.stem:
         return [p for p in files.directory.iterdir() if p.name.startswith(files.stem) and not p.is_dir()]
     found: list[Path] = []
-    for folder, folders, names in os.walk(files.directory):
+    for folder, folders, names in os.walk(files.directory, onerror=_raise):
         here = files.directory / folder
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in folders:
@@ -67,52 +71,93 @@ def _walk(files: VersionFiles) -> Iterable[Path]:
     return found
 
 
+def _raise(error: OSError) -> None:
+    # Files of a directory that cannot be read must not count as gone: the rest would be another version.
+    raise error
+
+
 def _entry(files: VersionFiles, path: Path) -> FileSeen:
     check_inside(path, files.root)
     seen = path.stat()
     name = path.relative_to(files.directory).as_posix()
     if not stat.S_ISREG(seen.st_mode):
-        raise Unfit(f"'{name}' is not a plain file")
+        raise Unfit(f"'{shown(name)}' is not a plain file")
     return name, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino
+
+
+def glance(directory: Path, name: str) -> FileSeen:
+    """Return what one file looks like now, links followed; of size -1 when it cannot be seen."""
+    try:
+        seen = (directory / name).stat()
+    except (OSError, ValueError):
+        return name, -1, 0, 0, 0
+    return name, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino
+
+
+def shown(name: str) -> str:
+    """Return a file's name as text that can be sent and logged: bytes that are not UTF-8 as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def check_inside(path: Path, root: Path) -> None:
     """Pass when `path`, with every link followed, lies in `root`.
 
     Raises:
-        Unfit: it leads out.
+        Unfit: it leads out or in a circle, or no file can have such a name.
         OSError: it leads nowhere.
     """
-    if not path.resolve(strict=True).is_relative_to(root):
-        raise Unfit(f"'{path.name}' is a link that leads out of the repository")
+    if not _resolved(path).is_relative_to(root):
+        raise Unfit(f"'{shown(path.name)}' is a link that leads out of the repository")
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve(strict=True)
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:
+            raise Unfit(f"'{shown(path.name)}' is a link that leads in a circle") from exc
+        raise
+    except RuntimeError as exc:  # how Python before 3.13 tells of a circle
+        raise Unfit(f"'{shown(path.name)}' is a link that leads in a circle") from exc
+    except ValueError as exc:
+        raise Unfit(f"no file can be named {path.name!r}") from exc
 
 
 class DigestCache:
-    """SHA-256 of file contents, kept by path, size, times and inode. Used by one thread at a time.
+    """SHA-256 of file contents, kept by path while size, times and inode stay. Used by one thread at a time.
 
-    Holds an entry for each file of the last round only: `keep_round` forgets the others.
+    Holds one entry for each file that the last round saw; `keep_round` forgets the others.
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, FileSeen], str] = {}
-        self._used: dict[tuple[str, FileSeen], str] = {}
+        self._digests: RoundMemo[str, tuple[FileSeen, str]] = RoundMemo()
 
-    def version_digest(self, directory: Path, look: Look) -> str:
-        """Return the digest of names and contents of the files seen by `look`."""
+    def __len__(self) -> int:
+        """Return how many files it knows."""
+        return len(self._digests)
+
+    def version_digest(self, model: str, directory: Path, look: Look) -> str:
+        """Return the digest of names and contents of the files seen by `look`.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
         whole = hashlib.sha256()
         for entry in look:
-            whole.update(f"{entry[0]}\0{self._content(directory, entry)}\0".encode())
+            content = self._content(model, directory, entry).encode()
+            whole.update(b"%b\0%b\0" % (os.fsencode(entry[0]), content))
         return whole.hexdigest()
 
-    def keep_round(self) -> None:
-        """Forget the files that were not asked for since the last call."""
-        self._known, self._used = self._used, {}
+    def keep_round(self, looked_at: Collection[str], existing: Collection[str]) -> None:
+        """Forget files that were not asked for since the last call; as `RoundMemo.keep_round`."""
+        self._digests.keep_round(looked_at, existing)
 
-    def _content(self, directory: Path, entry: FileSeen) -> str:
-        key = (str(directory), entry)
-        digest = self._used.get(key) or self._known.get(key)
-        if digest is None:
-            with (directory / entry[0]).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._used[key] = digest
+    def _content(self, model: str, directory: Path, entry: FileSeen) -> str:
+        path = directory / entry[0]
+        known = self._digests.get(model, str(path))
+        if known is not None and known[0] == entry:
+            return known[1]
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self._digests.put(model, str(path), (entry, digest))
         return digest

@@ -17,16 +17,19 @@ from gateway.models.policy import served_numbers
 from gateway.registry.changes import changes
 from gateway.registry.description import Described, Describer
 from gateway.registry.files import DigestCache, Look, Unfit, VersionFiles
-from gateway.registry.layout import ModelLocation, locate
+from gateway.registry.layout import MODEL_SUFFIX, Located, ModelLocation, locate
+from gateway.registry.rounds import RoundMemo
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from gateway.core.options import ModelSpec
 
 _log = logging.getLogger(__name__)
 
+_NO_MODEL: Final = ""
+"""What is said of directories that are no models is kept under this name."""
 _NO_MODELS: Final[Mapping[str, Path]] = MappingProxyType({})
 
 
@@ -67,10 +70,27 @@ _DEFAULTS: Final = SourceOptions()
 class _Version:
     """One version as the first look found it; `look` is what was seen, or why it can never be loaded."""
 
-    location: ModelLocation
     number: int
     files: VersionFiles
     look: Look | str
+
+
+@dataclass(slots=True)
+class _Model:
+    """One model as the first look found it."""
+
+    location: ModelLocation
+    described: Described
+    versions: list[_Version]
+
+
+@dataclass(slots=True)
+class _Scan:
+    """What the first look found; `unreadable` are the models whose directory could not be read, and why."""
+
+    located: Located
+    models: list[_Model]
+    unreadable: dict[str, str]
 
 
 _Key: TypeAlias = tuple[str, int]
@@ -79,8 +99,9 @@ _Key: TypeAlias = tuple[str, int]
 class FileSystemSource:
     """Offers the versions below a directory in Triton's layout, and models named one by one.
 
-    A version is offered once its files have stopped changing; while the files of a version that was offered
-    before are being rewritten, it is offered as it was. What is wrong with a model (config.pbtxt, links out
+    A version is offered once its files, and the model's config and label files, have stopped changing; while
+    those of a version that was offered before are being rewritten, or cannot be read, it is offered as it
+    was. What is wrong with a model (config.pbtxt, links out
     of the repository, no model file) is offered as a version that fails to load with that reason, so that
     the index shows it. Reads and digests files in a worker thread, one scan at a time.
 
@@ -90,6 +111,7 @@ class FileSystemSource:
             it may lead out of it.
         models: name -> an .onnx file (version 1) or a directory of versions.
         options: settings.
+        exclude: names below `root` that are served from elsewhere.
     """
 
     def __init__(
@@ -98,25 +120,27 @@ class FileSystemSource:
         root: Path | None = None,
         models: Mapping[str, Path] = _NO_MODELS,
         options: SourceOptions = _DEFAULTS,
+        exclude: Collection[str] = (),
     ) -> None:
         self.name: str = name
         self._root = root
         self._models = dict(models)
+        self._exclude = frozenset(exclude)
         self._options = options
         self._describer = Describer(options.adjust, options.label_files)
         self._digests = DigestCache()
         self._offered: dict[_Key, DesiredVersion] = {}
-        self._said: set[str] = set()
+        self._said: RoundMemo[str, bool] = RoundMemo()
         self._scan = asyncio.Lock()
 
     async def snapshot(self) -> Sequence[DesiredVersion]:
         """Return every version that is to be served now; as `ModelSource.snapshot`."""
         async with self._scan:
-            found = await asyncio.to_thread(self._first_look, None)
-            await self._settle(found)
-            versions, unsettled = await asyncio.to_thread(self._second_look, found, "")
-            self._digests.keep_round()
+            scan = await asyncio.to_thread(self._first_look, None, "")
+            await self._settle(scan)
+            versions, unsettled = await asyncio.to_thread(self._second_look, scan)
             versions += [self._offered[key] for key in unsettled if key in self._offered]
+            versions += [v for v in self._offered.values() if v.id.model in scan.unreadable]
             self._offered = {v.id[:2]: v for v in versions}
         return sorted(versions, key=lambda v: v.id)
 
@@ -127,12 +151,12 @@ class FileSystemSource:
                 raise NotFound(
                     f"failed to load '{model}', failed to poll from model repository: no such model"
                 )
-            found = await asyncio.to_thread(self._first_look, model)
-            await self._settle(found)
-            versions, unsettled = await asyncio.to_thread(self._second_look, found, config)
+            scan = await asyncio.to_thread(self._first_look, model, config)
+            await self._settle(scan)
+            versions, unsettled = await asyncio.to_thread(self._second_look, scan)
         if not versions:
-            why = "its files are still being written" if unsettled else "it has no version"
-            raise ModelLoadError(f"failed to load '{model}', {why}")
+            why = "its files are still being written, or cannot be read" if unsettled else "it has no version"
+            raise ModelLoadError(f"failed to load '{model}', {scan.unreadable.get(model, why)}")
         return versions
 
     async def models(self) -> Sequence[str]:
@@ -141,7 +165,8 @@ class FileSystemSource:
 
     async def watch(self) -> AsyncGenerator[Sequence[DesiredVersion], None]:
         """Give a snapshot whenever the set may have changed; one that fails is logged and skipped."""
-        async with aclosing(changes(self._watched(), self._options.poll_interval_s)) as looks:
+        trees, files = self._watched()
+        async with aclosing(changes(trees, files, self._options.poll_interval_s)) as looks:
             async for _ in looks:
                 versions = await self._try_snapshot()
                 if versions is not None:
@@ -154,53 +179,81 @@ class FileSystemSource:
             _log.warning("model repository %r could not be read, its last set stays: %s", self.name, exc)
             return None
 
-    def _watched(self) -> list[Path]:
-        named = [path.parent if path.suffix == ".onnx" else path for path in self._models.values()]
-        return sorted({path.resolve() for path in ([self._root] if self._root else []) + named})
+    def _watched(self) -> tuple[list[Path], list[Path]]:
+        """Return the directories and the lone model files to watch."""
+        named = {path.resolve() for path in self._models.values()}
+        files = {path for path in named if path.suffix == MODEL_SUFFIX}
+        return sorted((named - files) | ({self._root.resolve()} if self._root else set())), sorted(files)
 
     # In a worker thread, one at a time.
 
     def _names(self) -> list[str]:
-        return sorted(locate(self._root, self._models))
+        return sorted(self._locate().models)
 
-    def _first_look(self, only: str | None) -> list[_Version]:
-        found: list[_Version] = []
-        for name, location in locate(self._root, self._models).items():
+    def _locate(self) -> Located:
+        return locate(self._root, self._models, self._exclude)
+
+    def _first_look(self, only: str | None, config: str) -> _Scan:
+        """Look at one model, or all, and describe it; `config` is as `Describer.describe` takes it."""
+        scan = _Scan(self._locate(), [], {})
+        for reason in scan.located.ignored:
+            self._say(_NO_MODEL, reason)
+        for name, location in scan.located.models.items():
             if only in {None, name}:
-                found += self._versions_of(location)
-        return found
+                self._look_at(scan, location, config)
+        return scan
 
-    def _versions_of(self, location: ModelLocation) -> list[_Version]:
+    def _look_at(self, scan: _Scan, location: ModelLocation, config: str) -> None:
+        name = location.name
         try:
             versions, ignored = location.versions()
-        except (OSError, Unfit) as exc:
-            self._say(f"model '{location.name}' cannot be read: {exc}")
-            return []
-        for reason in ignored or ([] if versions else [f"model '{location.name}' has no version directory"]):
-            self._say(reason)
-        return [_Version(location, number, files, _look(files)) for number, files in versions.items()]
+        except (FileNotFoundError, NotADirectoryError, Unfit) as exc:
+            self._say(name, f"model '{name}' is not served: {exc}")
+            return
+        except (OSError, RuntimeError, ValueError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else type(exc).__name__
+            scan.unreadable[name] = f"its directory cannot be read: {reason}"
+            self._say(name, f"model '{name}' stays as it is: {scan.unreadable[name]}")
+            return
+        for reason in ignored or ([] if versions else [f"model '{name}' has no version directory"]):
+            self._say(name, reason)
+        looks = [_Version(number, files, _look(files)) for number, files in versions.items()]
+        scan.models.append(_Model(location, self._describer.describe(location, config), looks))
 
-    def _second_look(self, found: Iterable[_Version], config: str) -> tuple[list[DesiredVersion], list[_Key]]:
+    def _second_look(self, scan: _Scan) -> tuple[list[DesiredVersion], list[_Key]]:
         """Return the versions that are settled and chosen by policy, and the keys of the unsettled."""
         versions: list[DesiredVersion] = []
         unsettled: list[_Key] = []
-        for location, group in _by_location(found):
-            described = self._describer.describe(location, config)
-            for warning in described.warnings:
-                self._say(f"model '{location.name}': {warning}")
-            settled = {v.number: w for v in group if (w := self._settled(v, described)) is not None}
-            moving = [v.number for v in group if v.number not in settled]
-            # A version that was offered before stays a candidate while it is rewritten.
-            candidates = [*settled, *(n for n in moving if (location.name, n) in self._offered)]
-            chosen = served_numbers(described.spec.versions, candidates)
-            versions += [settled[n] for n in chosen if n in settled]
-            unsettled += [(location.name, n) for n in chosen if n not in settled]
-            if moving:
-                self._say(f"model '{location.name}': versions {moving} are still being written")
-                unsettled += [(location.name, n) for n in moving if (location.name, n) not in unsettled]
+        for model in scan.models:
+            chosen, moving = self._choose(model)
+            versions += chosen
+            unsettled += [(model.location.name, number) for number in moving]
+        looked_at = {_NO_MODEL, *scan.unreadable, *(m.location.name for m in scan.models)}
+        existing = {_NO_MODEL, *scan.located.models}
+        self._digests.keep_round(looked_at, existing)
+        self._said.keep_round(looked_at, existing)
         return versions, unsettled
 
-    def _settled(self, version: _Version, described: Described) -> DesiredVersion | None:
+    def _choose(self, model: _Model) -> tuple[list[DesiredVersion], list[int]]:
+        """Return what is to be served of one model, and the numbers to serve as they were before."""
+        name, described = model.location.name, model.described
+        for warning in described.warnings:
+            self._say(name, f"model '{name}': {warning}")
+        current = described.is_current(model.location)
+        settled = {
+            v.number: wanted
+            for v in model.versions
+            if current and (wanted := self._settled(name, v, described)) is not None
+        }
+        moving = [v.number for v in model.versions if v.number not in settled]
+        if moving:
+            self._say(name, f"model '{name}': versions {moving} are still being written, or cannot be read")
+        # A version that was offered before stays a candidate while it is rewritten.
+        candidates = [*settled, *(n for n in moving if (name, n) in self._offered)]
+        chosen = served_numbers(described.spec.versions, candidates)
+        return [settled[n] for n in chosen if n in settled], moving
+
+    def _settled(self, model: str, version: _Version, described: Described) -> DesiredVersion | None:
         """Return the version as it is to be offered, None while its files change."""
         directory, filename = version.files.directory, described.model_filename
         if isinstance(version.look, str):
@@ -211,7 +264,7 @@ class FileSystemSource:
                 return None
             if all(entry[0] != filename for entry in version.look):
                 return _faulty(version, described, f"model file '{filename}' is missing")
-            digest = self._digests.version_digest(directory, version.look)
+            digest = self._digests.version_digest(model, directory, version.look)
             if version.files.look() != version.look:
                 return None
         except (OSError, Unfit):
@@ -219,16 +272,18 @@ class FileSystemSource:
         artifact = Artifact(directory, directory / filename, digest)
         return desired(version.number, artifact, described.spec, described.problem)
 
-    async def _settle(self, found: Iterable[_Version]) -> None:
+    async def _settle(self, scan: _Scan) -> None:
         """Wait when some file is so young that it may still be written."""
         since_ns = (self._options.wall_s() - self._options.settle_s) * 1e9
-        looks = [v.look for v in found if not isinstance(v.look, str)]
+        looks = [model.described.look for model in scan.models]
+        looks += [v.look for model in scan.models for v in model.versions if not isinstance(v.look, str)]
         if any(entry[2] >= since_ns for look in looks for entry in look):
             await self._options.pause(self._options.settle_s)
 
-    def _say(self, reason: str) -> None:
-        if reason not in self._said:
-            self._said.add(reason)
+    def _say(self, model: str, reason: str) -> None:
+        """Log a reason, once for as long as each look at the model finds it again."""
+        if self._said.get(model, reason) is None:
+            self._said.put(model, reason, True)
             _log.warning("%s", reason)
 
 
@@ -236,8 +291,8 @@ def _look(files: VersionFiles) -> Look | str:
     """Return what is there; empty while nothing is, text when it can never be loaded."""
     try:
         return files.look()
-    except Unfit as exc:
-        return str(exc)
+    except (Unfit, RuntimeError, ValueError) as exc:
+        return str(exc) if isinstance(exc, Unfit) else f"its files cannot be looked at: {type(exc).__name__}"
     except OSError:
         return ()
 
@@ -246,10 +301,3 @@ def _faulty(version: _Version, described: Described, why: str) -> DesiredVersion
     directory = version.files.directory
     artifact = Artifact(directory, directory / described.model_filename, "")
     return desired(version.number, artifact, described.spec, described.problem or why)
-
-
-def _by_location(found: Iterable[_Version]) -> Iterable[tuple[ModelLocation, list[_Version]]]:
-    groups: dict[str, tuple[ModelLocation, list[_Version]]] = {}
-    for version in found:
-        groups.setdefault(version.location.name, (version.location, []))[1].append(version)
-    return groups.values()

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import ConfigError
-from gateway.registry.files import VersionFiles, check_inside
+from gateway.registry.files import VersionFiles, check_inside, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,18}")
-_MODEL_SUFFIX: Final = ".onnx"
+MODEL_SUFFIX: Final = ".onnx"
 _KNOWN_FOLDERS: Final = frozenset({"warmup"})
 
 
@@ -37,7 +37,7 @@ class ModelLocation:
     @property
     def single_file(self) -> bool:
         """Whether the model is one file, version 1."""
-        return self.path.suffix == _MODEL_SUFFIX
+        return self.path.suffix == MODEL_SUFFIX
 
     @property
     def directory(self) -> Path:
@@ -67,37 +67,73 @@ class ModelLocation:
                 found[int(entry.name)] = VersionFiles(self.root, entry)
             elif entry.name not in _KNOWN_FOLDERS:
                 ignored.append(
-                    f"directory '{entry.name}' of model '{self.name}' is no version: a version is a positive "
-                    "integer without leading zeros"
+                    f"directory '{shown(entry.name)}' of model '{self.name}' is no version: a version is a "
+                    "positive integer without leading zeros"
                 )
         return found, ignored
 
 
-def locate(root: Path | None, models: Mapping[str, Path]) -> dict[str, ModelLocation]:
+@dataclass(frozen=True, slots=True)
+class Located:
+    """The models that a source has.
+
+    Attributes:
+        models: where they lie, by name.
+        ignored: why other directories of the repository are no models.
+    """
+
+    models: Mapping[str, ModelLocation]
+    ignored: tuple[str, ...]
+
+
+def locate(root: Path | None, models: Mapping[str, Path], exclude: Collection[str] = ()) -> Located:
     """Return the models of a repository and those named one by one, which go before.
+
+    Args:
+        root: the repository, or None.
+        models: name -> path of those named one by one.
+        exclude: names that are not the repository's to serve.
 
     Raises:
         ConfigError: a path does not exist or cannot be read.
     """
     found: dict[str, ModelLocation] = {}
+    ignored: list[str] = []
     if root is not None:
-        try:
-            resolved = root.resolve(strict=True)
-            folders = [p for p in sorted(resolved.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-        except OSError as exc:
-            raise ConfigError(f"model repository '{root}' cannot be read: {exc.strerror}") from exc
-        found = {p.name: ModelLocation(p.name, resolved, p, in_repository=True) for p in folders}
-    return found | {name: _named(name, path) for name, path in models.items()}
+        resolved = _resolved(root, f"model repository '{root}'")
+        for folder in _folders(resolved, f"model repository '{root}'"):
+            if shown(folder.name) != folder.name:
+                ignored.append(f"directory '{shown(folder.name)}' is no model: its name is not UTF-8")
+            elif folder.name in exclude:
+                ignored.append(
+                    f"directory '{folder.name}' is not served: the configuration names another path"
+                )
+            else:
+                found[folder.name] = ModelLocation(folder.name, resolved, folder, in_repository=True)
+    return Located(found | {name: _named(name, path) for name, path in models.items()}, tuple(ignored))
+
+
+def _folders(root: Path, title: str) -> list[Path]:
+    try:
+        return [p for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    except OSError as exc:
+        raise ConfigError(f"{title} cannot be read: {exc.strerror}") from exc
+
+
+def _resolved(path: Path, title: str) -> Path:
+    try:
+        return path.resolve(strict=True)
+    except OSError as exc:
+        raise ConfigError(f"{title} cannot be read: {exc.strerror}") from exc
+    except RuntimeError as exc:  # how Python before 3.13 tells of a circle
+        raise ConfigError(f"{title} cannot be read: its links lead in a circle") from exc
 
 
 def _named(name: str, path: Path) -> ModelLocation:
     # The path was named by the operator: it may itself be a link, what lies below it may not lead out.
-    try:
-        resolved = path.resolve(strict=True)
-    except OSError as exc:
-        raise ConfigError(f"model '{name}': '{path}' cannot be read: {exc.strerror}") from exc
+    resolved = _resolved(path, f"model '{name}': '{path}'")
     if resolved.is_dir():
         return ModelLocation(name, resolved, resolved, in_repository=False)
-    if resolved.suffix != _MODEL_SUFFIX:
-        raise ConfigError(f"model '{name}': '{path}' is neither a directory nor an {_MODEL_SUFFIX} file")
+    if resolved.suffix != MODEL_SUFFIX:
+        raise ConfigError(f"model '{name}': '{path}' is neither a directory nor an {MODEL_SUFFIX} file")
     return ModelLocation(name, resolved.parent, resolved, in_repository=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from gateway.core.interfaces import ModelCatalog
+    from gateway.core.interfaces import Lease, ModelCatalog
     from gateway.core.pending import Pending
     from gateway.core.types import InferRequest, InferResponse
 
@@ -17,6 +17,7 @@ class Router:
     """An InferenceService over the versions served now.
 
     A lease is held from `submit` until the request is completed, so a version never unloads under a request.
+    Writes `served_version`, so that a request that fails can be told by the version it failed in.
     """
 
     def __init__(self, catalog: ModelCatalog) -> None:
@@ -24,7 +25,7 @@ class Router:
 
     def submit(self, request: InferRequest) -> Pending:
         """Hand the request to its version's batcher; raises as the seam says."""
-        lease = self._catalog.lease(request.model_name, request.model_version)
+        lease = self._lease(request)
         try:
             pending = lease.submit(request)
         except BaseException:
@@ -35,10 +36,15 @@ class Router:
 
     async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
         """Stream from the request's version; the lease is released when the iterator ends or is closed."""
-        lease = self._catalog.lease(request.model_name, request.model_version)
+        lease = self._lease(request)
         try:
             async with aclosing(lease.stream(request)) as responses:  # type: ignore[type-var]
                 async for response in responses:
                     yield response
         finally:
             lease.release()
+
+    def _lease(self, request: InferRequest) -> Lease:
+        lease = self._catalog.lease(request.model_name, request.model_version)
+        request.served_version = lease.version.id.number
+        return lease

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from gateway.telemetry.outcome import version_of
+
 if TYPE_CHECKING:
     from gateway.core.types import InferRequest, InferResponse
     from gateway.telemetry.outcome import Outcome
@@ -28,7 +30,7 @@ class AccessLog:
             return
         fields: dict[str, object] = {
             "model": request.model_name[:_MAX_NAME_CHARS],
-            "version": (response.model_version if response else request.model_version)[:_MAX_NAME_CHARS],
+            "version": version_of(request, response)[:_MAX_NAME_CHARS],
             "request_id": request.request_id[:_MAX_NAME_CHARS],
             "tenant": request.principal.tenant,
             "outcome": outcome.value,

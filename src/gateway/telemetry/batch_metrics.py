@@ -47,11 +47,9 @@ class _BatchSeries:
         self.elements += batch.elements
         self.pad_elements += batch.pad_elements
         self.cancelled += sum([member.cancelled for member in batch.members])
-        if batch.bisection:
-            # Its members' time in queue was counted with the failed batch they come from.
-            self.bisections += 1
-        else:
-            self.queue.observe_each([member.queue_ns * 1e-9 for member in batch.members])
+        self.bisections += batch.bisection
+        # A batch whose members run again in parts names only those it was the end of: each is here once.
+        self.queue.observe_each([member.queue_ns * 1e-9 for member in batch.members])
 
 
 class BatchMetrics(Collector):

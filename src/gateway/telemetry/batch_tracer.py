@@ -60,10 +60,12 @@ class BatchTracer:
         start_ns = self._timeline.epoch_ns(batch.started_s)
         infer_ns = start_ns + batch.compute_input_ns
         done_ns = infer_ns + batch.compute_infer_ns
-        if not batch.bisection:  # a bisection's members left the queue with the batch that failed
-            self._span("queue", parent, start_ns - member.queue_ns, {"request.rows": member.rows}).end(
-                start_ns
-            )
+        queued_ns = start_ns - member.queue_ns
+        if batch.bisection:
+            # It left the queue with the batch that failed, some time before this part of it was formed.
+            queued_ns = self._timeline.epoch_ns(member.request.arrived_s)
+        queue = self._span("queue", parent, queued_ns, {"request.rows": member.rows})
+        queue.end(queued_ns + member.queue_ns)
         span = self._span(
             "batch", parent, start_ns, {**attributes, "request.start_row": member.start_row}, links
         )

@@ -34,6 +34,10 @@ _LEVELS: Final = {
 }
 
 
+_CHATTY: Final = ("watchfiles.main",)
+"""Loggers that tell every single event of their own work at INFO: heard from WARNING on."""
+
+
 class LevelSwitches(logging.Filter):
     """Which levels are written: Triton's switches, each level by itself, and verbose for debug."""
 
@@ -122,12 +126,16 @@ class Logging:
         writer.setFormatter(_formatter(options, target))
         self._listener = _PatientListener(records, writer)
         self._before: tuple[list[logging.Handler], int] = ([], logging.WARNING)
+        self._levels_before: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         root = logging.getLogger()
         self._before = (root.handlers[:], root.level)
         root.handlers[:] = [self._handler]
         root.setLevel(self._switches.least())
+        self._levels_before = {name: logging.getLogger(name).level for name in _CHATTY}
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._listener.start()
         return self
 
@@ -137,6 +145,8 @@ class Logging:
         root = logging.getLogger()
         root.handlers[:], level = self._before
         root.setLevel(level)
+        for name, level in self._levels_before.items():
+            logging.getLogger(name).setLevel(level)
         self._listener.stop()
 
     @property

@@ -83,19 +83,14 @@ class GatewayMetrics:
         self.registry.register(ServerMetrics(sources))
         self.registry.register(TritonMetrics(sources, self.batches, self.lifecycle))
 
-    def render(self, accept: str = "") -> MetricsPage:
-        """Return the page, collected and written on the caller's thread: the event loop's.
-
-        Args:
-            accept: the scraper's Accept header.
-        """
-        return render_families(list(self.registry.collect()), accept)
-
     async def render_aside(self, accept: str = "") -> MetricsPage:
         """Return the page, collected on the loop family by family and written in a thread.
 
         A page of 50 models takes tens of milliseconds: on the loop they would be felt by every request.
         Cancelling leaves the thread to finish unseen.
+
+        Args:
+            accept: the scraper's Accept header.
         """
         families = []
         for family in self.registry.collect():

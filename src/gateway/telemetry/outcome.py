@@ -1,4 +1,4 @@
-"""How a request ended, as one word: the bounded set that labels metrics, spans and access lines."""
+"""How and in which version a request ended: the labels of metrics, spans and access lines."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from gateway.core.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from gateway.core.types import InferRequest, InferResponse
 
 
 class Outcome(enum.StrEnum):
@@ -70,3 +72,10 @@ def outcome_of(error: BaseException | None) -> Outcome:
         if (outcome := _OUTCOMES.get(kind)) is not None:
             return outcome
     return Outcome.INTERNAL
+
+
+def version_of(request: InferRequest, response: InferResponse | None) -> str:
+    """Return the version that answered, else the one chosen for the request, else the one it asked for."""
+    if response is not None:
+        return response.model_version
+    return str(request.served_version) if request.served_version else request.model_version

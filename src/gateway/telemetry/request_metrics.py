@@ -8,7 +8,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gateway.telemetry.histogram import SECONDS, BucketCounts, histogram_family
-from gateway.telemetry.outcome import outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,7 +26,8 @@ class RequestMetrics(Collector):
     """Counts and times of requests by model, version and outcome. Event loop only.
 
     Invariant: label values are model names and versions that exist here, UNKNOWN_MODEL, and an empty
-    version (refused before one was chosen), so the number of series is bounded by what is served.
+    version (unknown, or none asked for and none chosen), so the number of series is bounded by what is
+    served.
 
     Args:
         knows: whether a model (version empty) or one of its versions exists here.
@@ -47,10 +47,6 @@ class RequestMetrics(Collector):
         if series is None:
             series = self._bounded(model, version, outcome)
         series.observe(seconds)
-
-    def refused(self, model: str, error: Exception, seconds: float) -> None:
-        """Count one request that was refused before the request stack saw it."""
-        self.finished(model, "", outcome_of(error), seconds)
 
     def forget(self, model: str, version: str) -> None:
         """Drop the series of a version that is gone."""

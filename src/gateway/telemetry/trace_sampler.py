@@ -36,8 +36,8 @@ class TraceSampler:
     """Decides, before anything is built, whether a request is traced; under 0.3 us when it is not.
 
     A caller's sampled flag is followed both ways; the ratio is for requests that bring no context; level
-    OFF and an exhausted count are the operator's and stop both. Event loop only. Holds at most one policy
-    per model whose settings were changed.
+    OFF and an exhausted count are the operator's and stop both. Event loop only. Holds one policy per model
+    that has settings of its own.
     """
 
     def __init__(self, options: TracingOptions, uniform: Callable[[], float] = random.random) -> None:
@@ -68,10 +68,13 @@ class TraceSampler:
 
         Args:
             model: the model, or empty.
-            values: all settings in force for it, validated.
+            values: all settings in force for it, validated; none for a model that follows the server's.
         """
-        if model:
+        if model and values:
             self._models[model] = self._policy(values)
+            return
+        if model:
+            self._models.pop(model, None)
             return
         self._server = self._policy(values)
         if self._read is not None:

@@ -1,14 +1,11 @@
-"""W3C Trace Context headers to and from `TraceContext` (https://www.w3.org/TR/trace-context/, level 1)."""
+"""Reads W3C Trace Context headers into `TraceContext` (https://www.w3.org/TR/trace-context/, level 1)."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.core.types import TraceContext
-
-if TYPE_CHECKING:
-    from collections.abc import MutableMapping
 
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
@@ -38,17 +35,3 @@ def parse_traceparent(header: str, state: str = "") -> TraceContext | None:
         bool(int(flags, 16) & _SAMPLED),
         state if len(state) <= _MAX_STATE_CHARS else "",
     )
-
-
-def format_traceparent(context: TraceContext) -> str:
-    """Return the traceparent header of a context."""
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.sampled):02x}"
-
-
-def inject(context: TraceContext | None, headers: MutableMapping[str, str]) -> None:
-    """Write a context into the headers of an outgoing call; no context leaves them as they are."""
-    if context is None:
-        return
-    headers[TRACEPARENT] = format_traceparent(context)
-    if context.state:
-        headers[TRACESTATE] = context.state

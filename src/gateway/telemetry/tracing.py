@@ -24,7 +24,7 @@ from opentelemetry.trace import (
 
 from gateway.core.errors import ConfigError
 from gateway.core.types import TraceContext
-from gateway.telemetry.outcome import Outcome
+from gateway.telemetry.outcome import Outcome, version_of
 from gateway.telemetry.traceparent import TRACEPARENT, TRACESTATE, parse_traceparent
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ class Tracing:
         if span is None:
             return
         span.set_attribute("outcome", outcome)
+        span.set_attribute("model.version", version_of(request, response)[:_MAX_NAME_CHARS])
         if response is not None:
-            span.set_attribute("model.version", response.model_version)
             span.set_attribute("batch.rows", response.timing.batch_rows)
         if outcome is not Outcome.OK:
             # Errors' messages are written for clients and never hold payloads.

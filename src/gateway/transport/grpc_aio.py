@@ -112,6 +112,7 @@ def _channel_options(options: GrpcServerOptions) -> list[tuple[str, int]]:
         "grpc.max_send_message_length": options.max_send_bytes,
         "grpc.max_metadata_size": options.max_metadata_bytes,
         "grpc.absolute_max_metadata_size": options.max_metadata_bytes,
+        "grpc.max_allowed_incoming_connections": options.max_connections,
         "grpc.max_concurrent_streams": options.max_concurrent_streams,
         "grpc.keepalive_time_ms": _milliseconds(options.keepalive_time_s),
         "grpc.keepalive_timeout_ms": _milliseconds(options.keepalive_timeout_s),

@@ -139,8 +139,12 @@ class GrpcServerOptions:
             at `max_receive_bytes`, so it costs time and not memory.
         response_compression: how every response is compressed for clients that accept it.
         max_metadata_bytes: largest request metadata, RESOURCE_EXHAUSTED beyond.
+        max_connections: open connections; further ones are closed at once. Stay below the process's file
+            limit. None for no limit.
         max_concurrent_rpcs: calls and streams open at once on the whole server, RESOURCE_EXHAUSTED beyond;
-            None for no limit.
+            None for no limit. A message that is still coming in is counted by no byte limit, for the C core
+            gives none to Python: the incoming messages together may hold `max_receive_bytes` for each call
+            that this admits.
         max_concurrent_streams: calls open at once on one connection; further ones wait in the client. None
             for no limit.
         keepalive_time_s: seconds of silence after which the server pings a client.
@@ -160,8 +164,9 @@ class GrpcServerOptions:
     accept_compression: bool = True
     response_compression: Literal["none", "deflate", "gzip"] = "none"
     max_metadata_bytes: int = 16 * 1024
+    max_connections: int | None = 2048
     max_concurrent_rpcs: int | None = 4096
-    max_concurrent_streams: int | None = 1024
+    max_concurrent_streams: int | None = 128
     keepalive_time_s: float = 7200.0
     keepalive_timeout_s: float = 20.0
     min_ping_interval_s: float = 10.0

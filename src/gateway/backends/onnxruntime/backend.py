@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from gateway.backends.onnxruntime.cpus import usable_cpus
-from gateway.backends.onnxruntime.failures import one_line
+from gateway.backends.onnxruntime.failures import is_of_the_backend, one_line
 from gateway.backends.onnxruntime.inspector import InspectionLimits, inspect_file
 from gateway.backends.onnxruntime.model import Loaded, OnnxRuntimeModel, hidden_paths
+from gateway.backends.onnxruntime.notices import Notices
 from gateway.backends.onnxruntime.options import OnnxRuntimeOptions, parse_options
 from gateway.backends.onnxruntime.providers import CPU_PLAN, ProviderPlan, lost_providers, plan_providers
 from gateway.backends.onnxruntime.row_check import Rows, check_rows
@@ -24,7 +24,7 @@ from gateway.backends.onnxruntime.session import (
     thread_counts,
 )
 from gateway.backends.onnxruntime.signature import Claim, Reading, read_signature
-from gateway.core.errors import ModelLoadError
+from gateway.core.errors import BackendUnavailable, ModelLoadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,17 +51,15 @@ class OnnxRuntimeBackend:
     """A `Backend` for ONNX files.
 
     Args:
-        notice: told, once per distinct sentence, what this process could not use and why; called from any
-            thread.
+        notice: told what this process could not use and why, each sentence once (see `Notices`); called from
+            any thread.
     """
 
     name = "onnxruntime"
     platform = "onnxruntime_onnx"
 
     def __init__(self, notice: Callable[[str], None] | None = None) -> None:
-        self._notice = notice
-        self._said: set[str] = set()
-        self._saying = threading.Lock()
+        self._notices = Notices(notice)
         self._cuda = CudaLibraries()
 
     async def load(self, artifact: Artifact, options: LoadOptions) -> OnnxRuntimeModel:
@@ -105,7 +103,7 @@ class OnnxRuntimeBackend:
         """Create the session and settle the signature; in a worker thread."""
         plan = plan_providers(job.options, job.load.device, available_providers(), self._cuda.problem)
         for notice in plan.notices:
-            self._say(notice)
+            self._notices.say(notice)
         instances = job.load.instances or 1
         threads = thread_counts(job.options, usable_cpus(), instances)
         session, plan = self._session(job, plan, threads)
@@ -126,7 +124,7 @@ class OnnxRuntimeBackend:
             warnings=reading.warnings,
         )
         for warning in reading.warnings:
-            self._say(f"model '{loaded.name}': {warning}")
+            self._notices.say(f"model '{loaded.name}': {warning}")
         return OnnxRuntimeModel(Runner(session, reading.signature, settings), loaded)
 
     def _session(
@@ -148,15 +146,8 @@ class OnnxRuntimeBackend:
             raise failure
         # Created before it is said: a fault of the file itself fails here as well, and is not the device's.
         session = _create(job, CPU_PLAN, threads)
-        self._say(f"{plan.device} cannot be used, models run on the CPU instead: {failure}")
+        self._notices.say(f"{plan.device} cannot be used, models run on the CPU instead: {failure}")
         return session, CPU_PLAN
-
-    def _say(self, sentence: str) -> None:
-        with self._saying:
-            new = sentence not in self._said
-            self._said.add(sentence)
-        if new and self._notice is not None:
-            self._notice(sentence)
 
 
 async def _discard(opening: asyncio.Future[OnnxRuntimeModel]) -> None:
@@ -172,9 +163,11 @@ def _create(job: _Job, plan: ProviderPlan, threads: tuple[int, int]) -> Session:
     try:
         return open_session(job.artifact.model_file, job.options, plan, threads)
     except Exception as error:
-        raise ModelLoadError(
-            f"ONNX Runtime cannot load it: {one_line(error, hidden_paths(job.artifact))}"
-        ) from error
+        reason = f"ONNX Runtime cannot load it: {one_line(error, hidden_paths(job.artifact))}"
+        if is_of_the_backend(error):
+            # The cause tells who may try again that the file is not to blame.
+            raise ModelLoadError(reason) from BackendUnavailable(str(error))
+        raise ModelLoadError(reason) from error
 
 
 def _check_unchanged(session: Session, reading: Reading) -> None:

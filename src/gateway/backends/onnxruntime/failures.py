@@ -43,16 +43,20 @@ def _operator(match: re.Match[str]) -> str:
     return f"{operator} node '{name}': " if name else f"{operator} node: "
 
 
+def is_of_the_backend(error: Exception) -> bool:
+    """Whether the backend as a whole failed: out of memory, on the host or the device, or a lost device."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ in _WHOLE_BACKEND_TYPES
+        or _WHOLE_BACKEND.search(str(error)) is not None
+    )
+
+
 def run_error(error: Exception, model: str, hidden: Sequence[str] = ()) -> BackendError:
     """Return the error for a run that raised `error`; to be raised from it.
 
     Running out of memory, on the host or the device, and a lost device count as failures of the backend as
     a whole: the next input would meet them as well.
     """
-    whole = (
-        isinstance(error, MemoryError)
-        or type(error).__name__ in _WHOLE_BACKEND_TYPES
-        or _WHOLE_BACKEND.search(str(error)) is not None
-    )
-    kind = BackendUnavailable if whole else BackendError
+    kind = BackendUnavailable if is_of_the_backend(error) else BackendError
     return kind(f"model '{model}' failed to run: {one_line(error, hidden)}")
