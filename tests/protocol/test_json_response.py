@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.errors import InvalidRequest
-from gateway.core.types import Datatype, Tensor
+from gateway.core.types import Datatype, InferResponse, ParameterValue, Tensor
 from gateway.protocol.json_infer import ReplyForm
-from gateway.protocol.json_response import encode_response
+from gateway.protocol.json_response import ResponseHeads, encode_response
 from tests.protocol.tensor_strategies import assert_same, bytes_array, response_of, tensors
 
 JSON = ReplyForm({})
@@ -124,3 +124,51 @@ def test_bytes_that_are_no_text_are_refused_in_json_with_advice() -> None:
         b"ok",
         b"\xff\xfe",
     ]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["FP32", "INT64", "BF16", "BOOL", "BYTES"]), st.integers(0, 2)),
+        min_size=1,
+        max_size=3,
+    ),
+    st.sampled_from(["", "7"]),
+    st.sampled_from([{}, {"p": 1}]),
+    st.booleans(),
+)
+def test_a_remembered_head_changes_nothing(
+    outputs: list[tuple[str, int]], request_id: str, parameters: dict[str, ParameterValue], binary: bool
+) -> None:
+    """Whatever was written before, a response reads as if it were the first."""
+    heads = ResponseHeads()
+    form = ReplyForm({}, unlisted_binary=binary)
+    for version in ("1", "2", "1"):
+        tensors = tuple(
+            Tensor(
+                str(i),
+                Datatype(name),
+                np.full((rows, 2), b"x" if name == "BYTES" else 1, Datatype(name).dtype),
+            )
+            for i, (name, rows) in enumerate(outputs)
+        )
+        response = InferResponse(
+            model_name="m",
+            model_version=version,
+            request_id=request_id,
+            outputs=tensors,
+            parameters=parameters,
+        )
+        first, again = encode_response(response, form), encode_response(response, form, heads)
+        assert b"".join(map(bytes, first.body)) == b"".join(map(bytes, again.body))
+        assert (first.headers, first.content_type) == (again.headers, again.content_type)
+        assert first.compressible == again.compressible
+
+
+def test_heads_are_bounded() -> None:
+    """Shapes that never repeat do not fill memory."""
+    heads = ResponseHeads()
+    for rows in range(1, 600):
+        tensor = Tensor("y", Datatype.UINT8, np.zeros((rows,), np.uint8))
+        response = InferResponse(model_name="m", model_version="1", outputs=(tensor,))
+        encode_response(response, ReplyForm({}, unlisted_binary=True), heads)
+    assert len(heads._heads) <= 512

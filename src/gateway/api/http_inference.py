@@ -18,7 +18,7 @@ from gateway.core.types import InferRequest
 from gateway.protocol.generate import decode_generate, generate_json
 from gateway.protocol.head_memo import HeadMemo
 from gateway.protocol.json_infer import HttpInferCall, decode_request, header_length
-from gateway.protocol.json_response import encode_response
+from gateway.protocol.json_response import ResponseHeads, encode_response
 from gateway.protocol.limits import check_body_size
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class InferHttp:
         self._context = context
         self._errors = errors
         self._heads = HeadMemo()
+        self._response_heads = ResponseHeads()
 
     def infer(self, request: HttpRequest, reply: HttpReply) -> CancelHook:
         """Begin one inference; the hook takes it out of the queue."""
@@ -162,7 +163,9 @@ class InferHttp:
         )
         return _Prepared(
             decoded.request,
-            lambda answer: encode_response(classified(catalog, decoded.request, answer, meant), decoded.form),
+            lambda answer: encode_response(
+                classified(catalog, decoded.request, answer, meant), decoded.form, self._response_heads
+            ),
         )
 
     def _plan_generate(self, request: HttpRequest) -> _Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import orjson
@@ -13,22 +13,70 @@ from gateway.core.types import Datatype
 from gateway.protocol.raw_tensor import to_raw
 
 if TYPE_CHECKING:
+    from gateway.core.calls import Headers
     from gateway.core.types import Array, InferResponse, Tensor
     from gateway.protocol.json_infer import ReplyForm
 
 _BINARY_TYPE: Final = "application/octet-stream"
 _HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+_MAX_HEADS: Final = 512
 
 
-def encode_response(response: InferResponse, form: ReplyForm) -> HttpResponse:
+_Key: TypeAlias = tuple[object, ...]
+
+
+class ResponseHeads:
+    """JSON heads of binary responses by everything they are made of: they repeat as requests do.
+
+    Only of responses without id and parameters, all of whose outputs are binary, not BYTES and not empty.
+    Holds at most 512; when full it starts anew.
+    """
+
+    def __init__(self) -> None:
+        self._heads: dict[_Key, tuple[bytes, Headers]] = {}
+
+    def response(self, response: InferResponse, form: ReplyForm) -> HttpResponse | None:
+        """Return the whole response if it is of the kind that repeats, else None."""
+        if response.request_id or response.parameters:
+            return None
+        key: list[object] = [response.model_name, response.model_version]
+        for name, datatype, array in response.outputs:
+            if datatype is Datatype.BYTES or not array.size or not form.is_binary(name):
+                return None
+            key += (name, array.dtype.num, array.shape)
+        text, headers = self._head(tuple(key), response)
+        parts = [to_raw(tensor) for tensor in response.outputs]
+        return HttpResponse(200, (text, *parts), _BINARY_TYPE, headers, compressible=False)
+
+    def _head(self, key: _Key, response: InferResponse) -> tuple[bytes, Headers]:
+        head = self._heads.get(key)
+        if head is None:
+            if len(self._heads) >= _MAX_HEADS:
+                self._heads.clear()
+            items = [_binary_item(tensor, tensor.array.nbytes) for tensor in response.outputs]
+            text = b"%b[%b]}" % (_opening(response), b",".join(items))
+            head = self._heads[key] = (text, ((_HEADER_LENGTH, str(len(text))),))
+        return head
+
+
+def encode_response(
+    response: InferResponse, form: ReplyForm, heads: ResponseHeads | None = None
+) -> HttpResponse:
     """Return the HTTP response: status 200, JSON, and behind it the binary outputs as views, not copies.
 
     Data in JSON is always flat. FP16 and BF16 are written as numbers too, which Triton refuses. Binary
     outputs that are all empty leave the body plain JSON, as Triton does.
 
+    Args:
+        response: the answer.
+        form: which outputs are to be binary.
+        heads: heads of binary responses written before.
+
     Raises:
         InvalidRequest: a BYTES output that was asked for in JSON is not valid UTF-8.
     """
+    if heads is not None and (known := heads.response(response, form)) is not None:
+        return known
     items, parts = list[bytes](), list[Buffer]()
     for tensor in response.outputs:
         if form.is_binary(tensor.name):

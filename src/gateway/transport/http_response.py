@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 
 _INLINE_COMPRESS_BYTES: Final = 64 * 1024  # about a millisecond at level 1
+_MAX_HEADS: Final = 256
 _OCTET_STREAM: Final = "application/octet-stream"
 
 
@@ -52,6 +53,7 @@ class ResponseWriter:
         self._executor = executor
         self._standing: RawHeaders = []
         self._standing_lines = b""
+        self._heads: dict[tuple[object, ...], bytes] = {}
         self._standing_until_s = 0.0
 
     async def write(self, response: HttpResponse, guard: RequestGuard, send: Send) -> None:
@@ -98,15 +100,32 @@ class ResponseWriter:
         return asyncio.get_running_loop().run_in_executor(self._executor, _coded, parts, coding, level)
 
     def head(self, response: HttpResponse, encoded: Encoded, *, keep_alive: bool) -> bytes:
-        """Return status line and headers, the empty line included."""
+        """Return status line and headers, the empty line included; those of this second are remembered."""
         self._refresh()
+        size = sum(map(len, encoded.parts))
+        key = (
+            response.status,
+            response.content_type,
+            tuple(response.headers),
+            encoded.headers,
+            size,
+            keep_alive,
+        )
+        head = self._heads.get(key)
+        if head is None:
+            if len(self._heads) >= _MAX_HEADS:
+                self._heads.clear()
+            head = self._heads[key] = self._composed(response, encoded.headers, size, keep_alive=keep_alive)
+        return head
+
+    def _composed(self, response: HttpResponse, coding_lines: bytes, size: int, *, keep_alive: bool) -> bytes:
         lines = [STATUS_LINE[response.status], self._standing_lines]
         if response.content_type:
             lines.append(b"content-type: %b\r\n" % response.content_type.encode("latin-1"))
         for name, value in response.headers:
             lines.append(b"%b: %b\r\n" % (name.lower().encode("latin-1"), value.encode("latin-1", "replace")))
-        lines.append(encoded.headers)
-        lines.append(b"content-length: %d\r\n" % sum(map(len, encoded.parts)))
+        lines.append(coding_lines)
+        lines.append(b"content-length: %d\r\n" % size)
         lines.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
         return b"".join(lines)
 
@@ -123,6 +142,7 @@ class ResponseWriter:
             self._standing = [(b"date", formatdate(now_s, usegmt=True).encode("ascii"))]
             if self._options.server_name:
                 self._standing.append((b"server", self._options.server_name.encode("latin-1")))
+            self._heads.clear()
             self._standing_lines = b"".join(b"%b: %b\r\n" % field for field in self._standing)
 
     async def _encode(
