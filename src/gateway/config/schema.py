@@ -117,8 +117,8 @@ class GrpcSettings(Section):
     tls: TlsSettings | None = None
     """Serve gRPC over TLS."""
     max_connections: PositiveInt | None = None
-    """Connections beyond this are closed at once; unset: no limit. Leave it unset: the gRPC library was seen not
-    to take new connections again after some had ended."""
+    """Connections beyond this are closed at once; unset: no limit. Leave it unset: the gRPC library was seen
+    not to take new connections again after some had ended."""
     max_concurrent_rpcs: PositiveInt = 4096
     """Calls and streams open at once on the whole server; RESOURCE_EXHAUSTED beyond. No limit in bytes counts
     messages that are still coming in (gRPC offers none): together they may hold `limits.max_body_bytes` for

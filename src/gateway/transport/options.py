@@ -139,8 +139,8 @@ class GrpcServerOptions:
             at `max_receive_bytes`, so it costs time and not memory.
         response_compression: how every response is compressed for clients that accept it.
         max_metadata_bytes: largest request metadata, RESOURCE_EXHAUSTED beyond.
-        max_connections: open connections; further ones are closed at once. None for no limit, the safe choice:
-            the gRPC library was seen not to take new connections again after some had ended.
+        max_connections: open connections; further ones are closed at once. None for no limit, the safe
+            choice: the gRPC library was seen not to take new connections again after some had ended.
         max_concurrent_rpcs: calls and streams open at once on the whole server, RESOURCE_EXHAUSTED beyond;
             None for no limit. A message that is still coming in is counted by no byte limit, for the C core
             gives none to Python: the incoming messages together may hold `max_receive_bytes` for each call
