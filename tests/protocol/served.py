@@ -29,3 +29,4 @@ class Served:
     platform: str = "onnxruntime_onnx"
     statistics: VersionStatistics = field(default_factory=VersionStatistics)
     devices: Sequence[tuple[Device, int]] = ((CPU, 2),)
+    memory: Sequence[tuple[Device, int]] = ()

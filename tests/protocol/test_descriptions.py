@@ -11,7 +11,12 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from gateway._proto import model_config_pb2 as config_pb
 from gateway.core.options import BatchingOptions, ModelSpec, VersionPolicy
-from gateway.core.statistics import BatchSizeStatistics, DurationCount, VersionStatistics
+from gateway.core.statistics import (
+    BatchSizeStatistics,
+    DurationCount,
+    ResponseStatistics,
+    VersionStatistics,
+)
 from gateway.core.types import (
     CPU,
     Datatype,
@@ -109,6 +114,31 @@ def test_statistics_on_grpc_are_what_tritonclient_reads() -> None:
     assert first.inference_stats.success.ns == 70
     assert first.batch_stats[1].compute_infer.ns == 5_000_000_000
     assert second.inference_stats.HasField("cache_miss")
+
+
+def test_memory_is_told_by_device() -> None:
+    """Each device has its kind in Triton's words, its ordinal and the bytes held, on both transports."""
+    served = Served(memory=((CPU, 10), (Device("cuda", 1), 20)))
+    told = [{"type": "CPU", "id": 0, "byte_size": 10}, {"type": "GPU", "id": 1, "byte_size": 20}]
+    assert statistics_json([served])["model_stats"][0]["memory_usage"] == told
+    message = service_pb2.ModelStatisticsResponse.FromString(statistics_message([served]).SerializeToString())
+    assert [(m.type, m.id, m.byte_size) for m in message.model_stats[0].memory_usage] == [
+        ("CPU", 0, 10),
+        ("GPU", 1, 20),
+    ]
+
+
+def test_responses_are_told_by_their_place() -> None:
+    """The counters of each place in a stream are there under its number, zero or not."""
+    times = ResponseStatistics(success=DurationCount(2, 30), cancel=DurationCount(1, 4))
+    served = Served(statistics=VersionStatistics(responses={0: ResponseStatistics(), 1: times}))
+    told = statistics_json([served])["model_stats"][0]["response_stats"]
+    zero = {"count": 0, "ns": 0}
+    names = ("compute_infer", "compute_output", "success", "fail", "empty_response", "cancel")
+    assert told["0"] == dict.fromkeys(names, zero)
+    assert told["1"] == told["0"] | {"success": {"count": 2, "ns": 30}, "cancel": {"count": 1, "ns": 4}}
+    message = service_pb2.ModelStatisticsResponse.FromString(statistics_message([served]).SerializeToString())
+    assert message.model_stats[0].response_stats["1"].success.ns == 30
 
 
 STATES = {

@@ -13,30 +13,32 @@ from gateway.api.http_models import model_version
 from gateway.api.response_streams import close
 from gateway.api.timing import header_deadline_s, server_timing, wants_timing
 from gateway.core.calls import HttpResponse
-from gateway.core.errors import Unsupported
+from gateway.core.errors import GatewayError, Unsupported
 from gateway.core.types import InferRequest
 from gateway.protocol.generate import decode_generate, generate_json
 from gateway.protocol.head_memo import HeadMemo
-from gateway.protocol.json_infer import HttpInferCall, decode_request, header_length
+from gateway.protocol.json_infer import HEADER_LENGTH, HttpInferCall, decode_request, header_length
 from gateway.protocol.json_response import ResponseHeads, encode_response
-from gateway.protocol.limits import check_body_size
+from gateway.protocol.limits import DecodeContext, check_body_size, check_name
+from gateway.protocol.parameters import earlier_deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.api.context import ApiContext
     from gateway.api.errors import ErrorTranslator
-    from gateway.core.calls import CancelHook, HttpReply, HttpRequest
+    from gateway.core.calls import CancelHook, HttpHead, HttpReply, HttpRequest
     from gateway.core.interfaces import ServedVersion
     from gateway.core.pending import Pending
     from gateway.core.types import InferResponse
 
 
 class _Prepared(NamedTuple):
-    """A decoded request and what makes an HTTP response of its answer."""
+    """A decoded request, what makes an HTTP response of its answer, and whether that tells the timing."""
 
     request: InferRequest
     encode: Callable[[InferResponse], HttpResponse]
+    wants_timing: bool
 
 
 class _Plan(NamedTuple):
@@ -44,6 +46,24 @@ class _Plan(NamedTuple):
 
     prepare: Callable[[], _Prepared]
     heavy: bool = False
+
+
+class _HeadFacts(NamedTuple):
+    """What the infer method knows of requests by their HTTP head alone.
+
+    Attributes:
+        model: from the path.
+        version: likewise.
+        text_bytes: how much of the body is JSON; 0 when it has no binary tensors behind it.
+        timeout_s: how long they may wait, or None.
+        wants_timing: whether the answer tells where the time went.
+    """
+
+    model: str
+    version: str
+    text_bytes: int
+    timeout_s: float | None
+    wants_timing: bool
 
 
 class InferHttp:
@@ -57,7 +77,60 @@ class InferHttp:
 
     def infer(self, request: HttpRequest, reply: HttpReply) -> CancelHook:
         """Begin one inference; the hook takes it out of the queue."""
+        if request.head is not None:
+            hook = self._infer_known(request, reply, request.head)
+            if hook is not None:
+                return hook
         return self._begin(request, reply, self._plan_infer)
+
+    def _infer_known(self, request: HttpRequest, reply: HttpReply, head: HttpHead) -> CancelHook | None:
+        """Begin an inference whose HTTP and JSON heads are both known; None, having done nothing, if not."""
+        facts = head.facts
+        if not isinstance(facts, _HeadFacts):
+            facts = head.facts = self._head_facts(request)
+        model, version, text_bytes, timeout_s, timing = facts
+        body = request.body
+        known = self._heads.get(bytes(body[:text_bytes])) if text_bytes else None
+        if known is None or known.tail_bytes != len(body) - text_bytes or known.classifies:
+            return None
+        meant = version_meant(self._context.catalog, model, version)
+        if meant is not None and meant.signature.decoupled:
+            return None
+        arrived_s, timeout_us = request.arrived_s, known.timeout_us
+        deadline_s = None if timeout_s is None else arrived_s + timeout_s
+        inference = InferRequest(
+            model_name=model,
+            model_version=version,
+            inputs=known.tensors(body, text_bytes),
+            outputs=known.outputs,
+            parameters=known.parameters,
+            priority=known.priority,
+            deadline_s=earlier_deadline(deadline_s, arrived_s, timeout_us) if timeout_us else deadline_s,
+            arrived_s=arrived_s,
+            received_bytes=len(body),
+            headers=request.headers,
+        )
+        form, heads = known.form, self._response_heads
+        prepared = _Prepared(inference, lambda answer: encode_response(answer, form, heads), timing)
+        return self._submit(request, reply, prepared)
+
+    def _head_facts(self, request: HttpRequest) -> _HeadFacts:
+        try:
+            call = _call(request)
+            context = DecodeContext(call.model_name, self._context.limits)
+            check_name("the model's name", call.model_name, context)
+            text_bytes = header_length(call.headers, len(request.body), call.model_name)
+        except GatewayError:
+            return _HeadFacts("", "", 0, None, wants_timing=False)  # said why when it is decoded
+        timeout_s = None if call.deadline_s is None else call.deadline_s - call.arrived_s
+        binary = HEADER_LENGTH in call.headers
+        return _HeadFacts(
+            call.model_name,
+            call.model_version,
+            text_bytes if binary else 0,
+            timeout_s,
+            wants_timing(call.headers),
+        )
 
     def generate(self, request: HttpRequest, reply: HttpReply) -> CancelHook:
         """Begin one inference on a JSON object; the hook takes it out of the queue."""
@@ -99,17 +172,16 @@ class InferHttp:
             prepared = prepare()
         except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
             return self._refuse(request, reply, error)
+        return self._submit(request, reply, prepared)
+
+    def _submit(self, request: HttpRequest, reply: HttpReply, prepared: _Prepared) -> CancelHook:
         try:
             pending = self._context.service.submit(prepared.request)
         except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
             reply(self._errors.http_response(error))
             return _nothing
-
-        def cancel() -> None:
-            pending.cancel()
-
         pending.add_done_callback(lambda done: reply(self._response(request, prepared, done)))
-        return cancel
+        return pending.cancel
 
     def _refuse(self, request: HttpRequest, reply: HttpReply, error: Exception) -> CancelHook:
         """Count and answer a request that never gets to the service."""
@@ -121,10 +193,11 @@ class InferHttp:
         try:
             answer = done.result()
             response = prepared.encode(answer)
-            if wants_timing(request.headers):
+            if prepared.wants_timing:
                 total_s = self._context.clock.now_s() - request.arrived_s
                 timing = server_timing(answer.timing, total_s)
                 response.headers = (*response.headers, ("Server-Timing", timing))
+                response.kind = None
         except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
             return self._errors.http_response(error)
         return response
@@ -166,6 +239,7 @@ class InferHttp:
             lambda answer: encode_response(
                 classified(catalog, decoded.request, answer, meant), decoded.form, self._response_heads
             ),
+            wants_timing(request.headers),
         )
 
     def _plan_generate(self, request: HttpRequest) -> _Plan:
@@ -174,7 +248,8 @@ class InferHttp:
             msg = f"model '{model}' may answer with any number of responses: use generate_stream"
             raise Unsupported(msg)
         decode = self._generate_decoder(request)
-        return _Plan(lambda: _Prepared(decode(), _generated), len(request.body) >= HEAVY_BYTES)
+        timing = wants_timing(request.headers)
+        return _Plan(lambda: _Prepared(decode(), _generated, timing), len(request.body) >= HEAVY_BYTES)
 
     def _generate_decoder(self, request: HttpRequest) -> Callable[[], InferRequest]:
         """Return what decodes the body, on any thread."""

@@ -89,6 +89,8 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
                         "execution_count": _COUNT,
                         "inference_stats": {"type": "object", "additionalProperties": _DURATION},
                         "batch_stats": _array(_EMPTY),
+                        "memory_usage": _array(_object({"type": _STRING, "id": _COUNT, "byte_size": _COUNT})),
+                        "response_stats": {"type": "object", "additionalProperties": _EMPTY},
                     },
                     "name",
                     "version",

@@ -75,7 +75,8 @@ class Operations:
         Raises:
             Unsupported: a repository is named.
             InvalidRequest: no model is named, files are given without a config, or what the client sent of
-                them cannot be loaded; a full disk or a lost device stays a ModelLoadError.
+                them cannot be loaded; a full disk stays a ModelLoadError.
+            BackendUnavailable: the device is lost or memory is short, whatever the client sent.
             Unavailable, ModelLoadError, NotFound: as `RepositoryControl.load`.
         """
         _refuse_repository(repository)
@@ -87,7 +88,10 @@ class Operations:
         try:
             await self._context.repository.load(model, config, files or None)
         except ModelLoadError as error:
-            if not config or _is_servers(error.__cause__):
+            cause = error.__cause__
+            if isinstance(cause, BackendUnavailable | MemoryError):
+                raise BackendUnavailable(str(error)) from error
+            if not config or (isinstance(cause, OSError) and cause.errno in _SERVERS_FAULTS):
                 raise
             # The model as it lies in the repository may be sound: what the client put in its place is not.
             raise InvalidRequest(str(error)) from error
@@ -161,13 +165,6 @@ def load_parameter(name: str, *, is_text: bool, is_file: bool) -> None:
 def _refuse_repository(repository: str) -> None:
     if repository:
         raise Unsupported("'repository_name' specification is not supported")
-
-
-def _is_servers(cause: BaseException | None) -> bool:
-    """Whether a load failed for what the server lacks, whatever the client sent."""
-    if isinstance(cause, OSError):
-        return cause.errno in _SERVERS_FAULTS
-    return isinstance(cause, BackendUnavailable | MemoryError)
 
 
 def _require_name(model: str) -> None:

@@ -55,7 +55,7 @@ class RpcCall(Protocol):
     def fail(self, status: RpcStatus) -> None:
         """Answer with a status."""
 
-    def on_cancel(self, callback: Callable[[], None]) -> None:
+    def on_cancel(self, callback: Callable[[], object]) -> None:
         """Run `callback` if the client cancels or goes before the answer."""
 
 
@@ -107,6 +107,18 @@ class RpcService:
 
 
 @dataclass(slots=True, eq=False)
+class HttpHead:
+    """What HTTP requests have in common whose request line and headers are equal to the byte.
+
+    Attributes:
+        facts: what the method has worked out from them; written by the method alone. Never what depends on
+            anything else, and never a decision: who may call, until when, which version.
+    """
+
+    facts: object = None
+
+
+@dataclass(slots=True, eq=False)
 class HttpRequest:
     """One HTTP request with its whole body, content encoding already undone.
 
@@ -119,6 +131,7 @@ class HttpRequest:
         body: the body, within the configured limit.
         arrived_s: monotonic time of the last byte.
         peer: address of the client, for logs.
+        head: shared with the requests whose heads are the same; None when they are not remembered.
     """
 
     method: str
@@ -129,6 +142,7 @@ class HttpRequest:
     body: Buffer
     arrived_s: float
     peer: str = ""
+    head: HttpHead | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -143,6 +157,8 @@ class HttpResponse:
         compressible: the transport may encode the body if the client accepts it (JSON; never tensors
             unless the operator opted in).
         stream: if set, sent chunked after `body`; closed when the client goes.
+        kind: responses with the same object here differ in nothing but the bytes of their bodies, not even
+            in their size, are not compressible and do not stream; None says nothing.
     """
 
     status: int
@@ -151,10 +167,11 @@ class HttpResponse:
     headers: Headers = ()
     compressible: bool = True
     stream: AsyncIterator[bytes] | None = None
+    kind: object = None
 
 
 HttpReply: TypeAlias = Callable[[HttpResponse], None]
-CancelHook: TypeAlias = Callable[[], None]
+CancelHook: TypeAlias = Callable[[], object]
 BeginHttp: TypeAlias = Callable[[HttpRequest, HttpReply], CancelHook]
 """Begins an exchange; calls the reply once, perhaps before it returns; the hook returned is called if the
 client goes first."""

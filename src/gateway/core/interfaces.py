@@ -142,6 +142,10 @@ class ServedVersion(Protocol):
     statistics: VersionStatistics
     devices: Sequence[tuple[Device, int]]
 
+    @property
+    def memory(self) -> Sequence[tuple[Device, int]]:
+        """Bytes it holds on each device, measured or estimated; without devices that nothing is known of."""
+
 
 class Lease(Protocol):
     """Keeps one version loaded while it is held. Release exactly once; a second release is an error."""
@@ -210,7 +214,8 @@ class RepositoryControl(Protocol):
 
         Raises:
             Unavailable: the repository mode does not allow it.
-            ModelLoadError: with the reason; the old version goes on serving.
+            ModelLoadError: with the reason; the old version goes on serving. Its cause is a
+                BackendUnavailable or OSError where that, not the model, is why.
             NotFound: no such model in the repository.
         """
 

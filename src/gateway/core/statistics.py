@@ -28,6 +28,27 @@ class BatchSizeStatistics:
 
 
 @dataclass(slots=True)
+class ResponseStatistics:
+    """Times of the responses of decoupled requests that came at one place in their stream.
+
+    Attributes:
+        compute_infer: making the response, or finding that there is none.
+        compute_output: fetching its outputs.
+        success: responses made, with both times.
+        fail: failures in place of a response.
+        empty_response: ends of streams in place of a response.
+        cancel: cancellations in place of a response, with the time spent on it and on letting the run go.
+    """
+
+    compute_infer: DurationCount = field(default_factory=DurationCount)
+    compute_output: DurationCount = field(default_factory=DurationCount)
+    success: DurationCount = field(default_factory=DurationCount)
+    fail: DurationCount = field(default_factory=DurationCount)
+    empty_response: DurationCount = field(default_factory=DurationCount)
+    cancel: DurationCount = field(default_factory=DurationCount)
+
+
+@dataclass(slots=True)
 class VersionStatistics:
     """Counters of one model version; written on the event loop only.
 
@@ -42,6 +63,7 @@ class VersionStatistics:
         compute_infer: likewise.
         compute_output: likewise.
         batch_sizes: by rows of the run.
+        responses: of a decoupled model, by the response's place in its stream, from 0; the first ones only.
         close_reasons: runs by why the batch was closed.
         rejected: requests that never formed a batch, by the error's class name.
         pad_elements: elements run that were padding.
@@ -58,6 +80,7 @@ class VersionStatistics:
     compute_infer: DurationCount = field(default_factory=DurationCount)
     compute_output: DurationCount = field(default_factory=DurationCount)
     batch_sizes: dict[int, BatchSizeStatistics] = field(default_factory=dict)
+    responses: dict[int, ResponseStatistics] = field(default_factory=dict)
     close_reasons: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
     pad_elements: int = 0

@@ -39,6 +39,7 @@ class RequestHead(NamedTuple):
         priority: likewise.
         timeout_us: the `timeout` parameter; 0 when not given.
         form: how the response is to be written.
+        classifies: an output is asked for as its top classes.
     """
 
     slices: tuple[_Slice, ...]
@@ -48,12 +49,18 @@ class RequestHead(NamedTuple):
     priority: int
     timeout_us: int
     form: ReplyForm
+    classifies: bool
 
-    def tensors(self, tail: Buffer) -> tuple[Tensor, ...]:
-        """Return the inputs as views over `tail`, which has `tail_bytes` bytes."""
+    def tensors(self, body: Buffer, text_bytes: int = 0) -> tuple[Tensor, ...]:
+        """Return the inputs as views over `body`, whose `tail_bytes` bytes begin after `text_bytes`."""
+        if len(self.slices) == 1:
+            name, datatype, shape, _ = self.slices[0]
+            return (Tensor(name, datatype, np.ndarray(shape, datatype.dtype, body, text_bytes)),)
         return tuple(
-            Tensor(name, datatype, np.ndarray(shape, datatype.dtype, tail, start))
-            for name, datatype, shape, start in self.slices
+            [
+                Tensor(name, datatype, np.ndarray(shape, datatype.dtype, body, text_bytes + start))
+                for name, datatype, shape, start in self.slices
+            ]
         )
 
 
@@ -88,5 +95,12 @@ class HeadMemo:
         if len(self._heads) >= _MAX_HEADS:
             self._heads.clear()
         self._heads[text] = RequestHead(
-            tuple(slices), tail_bytes, request.outputs, request.parameters, request.priority, timeout_us, form
+            tuple(slices),
+            tail_bytes,
+            request.outputs,
+            request.parameters,
+            request.priority,
+            timeout_us,
+            form,
+            any(output.classification for output in request.outputs),
         )

@@ -130,21 +130,34 @@ def decode_request(
     tail = view[length:]
     head = memo.get(text) if memo is not None else None
     if head is not None and head.tail_bytes == len(tail):
-        return _from_head(head, tail, call, len(body))
+        return DecodedRequest(from_head(head, view, length, call), head.form)
     decoded, timeout_us = _decode_document(parse_object(text, limits), tail, call, context)
     if memo is not None:
         memo.put(text, len(tail), decoded, timeout_us)
     return decoded
 
 
-def _from_head(head: RequestHead, tail: memoryview, call: HttpInferCall, size: int) -> DecodedRequest:
-    """Return what the parser would: the head was decoded before, with a tail of this size."""
-    request = _request(call, head.tensors(tail), size)
-    request.outputs = head.outputs
-    request.parameters = head.parameters
-    request.priority = head.priority
-    request.deadline_s = earlier_deadline(call.deadline_s, call.arrived_s, head.timeout_us)
-    return DecodedRequest(request, head.form)
+def from_head(head: RequestHead, body: Buffer, text_bytes: int, call: HttpInferCall) -> InferRequest:
+    """Return what the parser would: the head was decoded before, with as many bytes behind it.
+
+    Args:
+        head: what the first `text_bytes` bytes of `body` say.
+        body: the body, read-only.
+        text_bytes: where the tensors begin.
+        call: everything else.
+    """
+    return InferRequest(
+        model_name=call.model_name,
+        model_version=call.model_version,
+        inputs=head.tensors(body, text_bytes),
+        outputs=head.outputs,
+        parameters=head.parameters,
+        priority=head.priority,
+        deadline_s=earlier_deadline(call.deadline_s, call.arrived_s, head.timeout_us),
+        arrived_s=call.arrived_s,
+        received_bytes=len(body),
+        headers=call.headers,
+    )
 
 
 def header_length(headers: Mapping[str, str], body_size: int, model: str) -> int:

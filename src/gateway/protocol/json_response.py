@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import orjson
@@ -25,6 +25,13 @@ _MAX_HEADS: Final = 512
 _Key: TypeAlias = tuple[object, ...]
 
 
+class _Head(NamedTuple):
+    """The JSON head of a binary response, and the HTTP header that tells its size."""
+
+    text: bytes
+    headers: Headers
+
+
 class ResponseHeads:
     """JSON heads of binary responses by everything they are made of: they repeat as requests do.
 
@@ -33,7 +40,7 @@ class ResponseHeads:
     """
 
     def __init__(self) -> None:
-        self._heads: dict[_Key, tuple[bytes, Headers]] = {}
+        self._heads: dict[_Key, _Head] = {}
 
     def response(self, response: InferResponse, form: ReplyForm) -> HttpResponse | None:
         """Return the whole response if it is of the kind that repeats, else None."""
@@ -45,17 +52,17 @@ class ResponseHeads:
                 return None
             key += (name, array.dtype.num, array.shape)
         text, headers = self._head(tuple(key), response)
-        parts = [to_raw(tensor) for tensor in response.outputs]
-        return HttpResponse(200, (text, *parts), _BINARY_TYPE, headers, compressible=False)
+        body = (text, *[to_raw(tensor) for tensor in response.outputs])
+        return HttpResponse(200, body, _BINARY_TYPE, headers, compressible=False, kind=text)
 
-    def _head(self, key: _Key, response: InferResponse) -> tuple[bytes, Headers]:
+    def _head(self, key: _Key, response: InferResponse) -> _Head:
         head = self._heads.get(key)
         if head is None:
             if len(self._heads) >= _MAX_HEADS:
                 self._heads.clear()
             items = [_binary_item(tensor, tensor.array.nbytes) for tensor in response.outputs]
             text = b"%b[%b]}" % (_opening(response), b",".join(items))
-            head = self._heads[key] = (text, ((_HEADER_LENGTH, str(len(text))),))
+            head = self._heads[key] = _Head(text, ((_HEADER_LENGTH, str(len(text))),))
         return head
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway._proto import open_inference_pb2 as pb
 from gateway.protocol.message_json import message_json
@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.core.interfaces import ServedVersion
-    from gateway.core.statistics import BatchSizeStatistics, DurationCount, VersionStatistics
+    from gateway.core.statistics import (
+        BatchSizeStatistics,
+        DurationCount,
+        ResponseStatistics,
+        VersionStatistics,
+    )
+    from gateway.core.types import Device
+
+_MEMORY_TYPES: Final = {"cpu": "CPU", "cuda": "GPU"}
 
 
 def statistics_message(served: Sequence[ServedVersion]) -> pb.ModelStatisticsResponse:
@@ -34,6 +42,8 @@ def _version(served: ServedVersion) -> pb.ModelStatistics:
         execution_count=counters.execution_count,
         inference_stats=_inference(counters),
         batch_stats=[_batch_size(rows, counters.batch_sizes[rows]) for rows in sorted(counters.batch_sizes)],
+        memory_usage=[_memory(device, nbytes) for device, nbytes in served.memory],
+        response_stats={str(place): _response(times) for place, times in counters.responses.items()},
     )
 
 
@@ -58,6 +68,22 @@ def _batch_size(rows: int, times: BatchSizeStatistics) -> pb.InferBatchStatistic
         compute_infer=_duration(times.compute_infer),
         compute_output=_duration(times.compute_output),
     )
+
+
+def _response(times: ResponseStatistics) -> pb.InferResponseStatistics:
+    return pb.InferResponseStatistics(
+        compute_infer=_duration(times.compute_infer),
+        compute_output=_duration(times.compute_output),
+        success=_duration(times.success),
+        fail=_duration(times.fail),
+        empty_response=_duration(times.empty_response),
+        cancel=_duration(times.cancel),
+    )
+
+
+def _memory(device: Device, nbytes: int) -> pb.MemoryUsage:
+    kind = _MEMORY_TYPES.get(device.kind, device.kind.upper())
+    return pb.MemoryUsage(type=kind, id=device.ordinal, byte_size=nbytes)
 
 
 def _duration(value: DurationCount) -> pb.StatisticDuration:

@@ -196,7 +196,7 @@ class _UnaryCall(_Facts):
         self.arrived_s = time.monotonic()
         self.answer: asyncio.Future[bytes | RpcStatus] = asyncio.get_running_loop().create_future()
         self.trailers: Headers = ()
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], object]] = []
 
     def reply(self, message: bytes, trailers: Headers = ()) -> None:
         """Answer, unless the call has ended."""
@@ -209,7 +209,7 @@ class _UnaryCall(_Facts):
         if not self.answer.done():
             self.answer.set_result(status)
 
-    def on_cancel(self, callback: Callable[[], None]) -> None:
+    def on_cancel(self, callback: Callable[[], object]) -> None:
         """Run `callback` when the client gives the call up before it is answered."""
         self._callbacks.append(callback)
 

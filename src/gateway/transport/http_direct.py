@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from time import monotonic
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 import httptools
 
-from gateway.core.calls import HttpRequest, HttpResponse
+from gateway.core.calls import HttpHead, HttpRequest, HttpResponse
 from gateway.transport.http_routes import PathRoute, canonical_path
 from gateway.transport.refusal import HttpRefusal, error_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from gateway.core.calls import BeginHttp, HttpRoute
+    from gateway.core.calls import BeginHttp, Buffer, HttpRoute
     from gateway.transport.http_body import BodyBudget
-    from gateway.transport.http_guard import RequestGuard
+    from gateway.transport.http_lingering import LingeringTransport
     from gateway.transport.http_response import Encoded, ResponseWriter
 
 _log: Final = logging.getLogger(__name__)
@@ -34,6 +34,9 @@ _MAX_BODY_BYTES: Final = (
 _MAX_MEMOS: Final = 1024
 _MAX_URL_BYTES: Final = 512
 _MAX_BLOCK_BYTES: Final = 2048
+_MAX_HEAD_BYTES: Final = 2048
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_VIEW_BYTES: Final = 4096  # smaller bodies are copied out of what was received, larger ones are views over it
 _NOT_ORDINARY: Final = frozenset({"transfer-encoding", "content-encoding", "expect", "upgrade"})
 
 RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
@@ -58,6 +61,22 @@ class DirectTarget(NamedTuple):
     path: str
     path_params: Mapping[str, str]
     query: str
+
+
+class DirectRequest(NamedTuple):
+    """The head of a request that is answered directly; never changed, so that requests may share it.
+
+    Attributes:
+        target: what it asks for.
+        body_bytes: the size of its body.
+        headers: as `HeaderBlock.headers`.
+        head: shared by the requests with this head; None when it is not remembered.
+    """
+
+    target: DirectTarget
+    body_bytes: int
+    headers: Mapping[str, str]
+    head: HttpHead | None = None
 
 
 class HeaderMemo:
@@ -115,6 +134,28 @@ class DirectRoutes:
             if route.begin is not None and route.method == "POST"
         ]
         self._targets: dict[bytes, DirectTarget] = {}
+        self._requests: dict[bytes, DirectRequest] = {}
+
+    def recognise(self, data: bytes) -> tuple[DirectRequest, Buffer] | None:
+        """Return the request that `data` is, with its body, if `data` is one whole request with a known head.
+
+        A hit needs every byte of the head equal to one that was parsed, from between two requests as this
+        must be, and found to be answered directly.
+        """
+        end = data.find(_END_OF_HEAD, 0, _MAX_HEAD_BYTES) + len(_END_OF_HEAD)
+        request = self._requests.get(data[:end])
+        if request is None or len(data) - end != request.body_bytes or not self._has_room(request.body_bytes):
+            return None
+        return request, data[end:] if request.body_bytes < _VIEW_BYTES else memoryview(data)[end:]
+
+    def remember(self, data: bytes, request: DirectRequest) -> None:
+        """Take note of what the parser made of `data`: one whole request, nothing else."""
+        end = data.find(_END_OF_HEAD, 0, _MAX_HEAD_BYTES) + len(_END_OF_HEAD)
+        # Otherwise the head is too long, or ended otherwise than by the first empty line.
+        if len(data) - end == request.body_bytes:
+            if len(self._requests) >= _MAX_MEMOS:
+                self._requests.clear()
+            self._requests[data[:end]] = request._replace(head=HttpHead())
 
     def accepts(self, block: HeaderBlock) -> bool:
         """Whether a request with these headers may be answered directly."""
@@ -122,7 +163,10 @@ class DirectRoutes:
             return False
         if self._cross_origin and "origin" in block.headers:
             return False
-        return self.budget.used_bytes + block.body_bytes <= self.budget.limit_bytes
+        return self._has_room(block.body_bytes)
+
+    def _has_room(self, nbytes: int) -> bool:
+        return self.budget.used_bytes + nbytes <= self.budget.limit_bytes
 
     def find(self, url: bytes) -> DirectTarget | None:
         """Return what a request target leads to, None when that is no begin route."""
@@ -152,6 +196,19 @@ async def _unserved(*_: object) -> None:
     raise AssertionError("a direct route is matched, never served")
 
 
+class DirectConnection(Protocol):
+    """The connection of a direct exchange.
+
+    Attributes:
+        peer: address of the client, for logs.
+    """
+
+    peer: str
+
+    def answered(self) -> None:
+        """Take note that the response of the direct exchange has been handed to the transport."""
+
+
 class DirectExchange:
     """One request from its complete head to its response.
 
@@ -160,10 +217,9 @@ class DirectExchange:
 
     Args:
         routes: what the listener's exchanges share.
-        target: where the request goes.
-        guard: the connection's view of the request.
-        body_bytes: the declared size of the body.
-        done: called once when the response has been handed to the transport.
+        request: its head.
+        connection: told when the response has been handed over.
+        transport: where the response goes.
 
     Attributes:
         response_complete: the response has been handed to the transport, or never will be.
@@ -173,12 +229,12 @@ class DirectExchange:
 
     __slots__ = (
         "_body",
-        "_done",
-        "_guard",
+        "_connection",
         "_held_bytes",
         "_hook",
+        "_request",
         "_routes",
-        "_target",
+        "_transport",
         "disconnected",
         "keep_alive",
         "response_complete",
@@ -187,23 +243,21 @@ class DirectExchange:
     def __init__(
         self,
         routes: DirectRoutes,
-        target: DirectTarget,
-        guard: RequestGuard,
-        body_bytes: int,
-        done: Callable[[], None],
+        request: DirectRequest,
+        connection: DirectConnection,
+        transport: LingeringTransport,
     ) -> None:
         self._routes = routes
-        self._target = target
-        self._guard = guard
-        self._held_bytes = body_bytes
-        self._done = done
-        self._body: bytes | bytearray = b""
-        self._hook: Callable[[], None] | None = None
+        self._request = request
+        self._connection = connection
+        self._transport = transport
+        self._held_bytes = request.body_bytes
+        self._body: Buffer = b""
+        self._hook: Callable[[], object] | None = None
         self.keep_alive = True
         self.response_complete = False
         self.disconnected = False
-        routes.budget.used_bytes += body_bytes
-        guard.on_gone = self.abandon
+        routes.budget.used_bytes += request.body_bytes
 
     @property
     def message_event(self) -> DirectExchange:
@@ -213,27 +267,28 @@ class DirectExchange:
     def set(self) -> None:
         """Wake nobody."""
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: Buffer) -> None:
         """Add a piece of the body; one that comes whole is not copied."""
         if not self._body:
             self._body = piece
-        else:
-            if isinstance(self._body, bytes):
-                self._body = bytearray(self._body)
-            self._body += piece
+            return
+        if not isinstance(self._body, bytearray):
+            self._body = bytearray(self._body)
+        self._body += piece
 
-    def begin(self, peer: tuple[str, int] | None) -> None:
+    def begin(self) -> None:
         """Run the method on the whole request; its reply may come before this returns."""
-        target = self._target
+        target, _, headers, head = self._request
         request = HttpRequest(
-            method="POST",
-            path=target.path,
-            path_params=target.path_params,
-            query=target.query,
-            headers=self._guard.headers,
-            body=self._body,
-            arrived_s=time.monotonic(),
-            peer=f"{peer[0]}:{peer[1]}" if peer else "",
+            "POST",
+            target.path,
+            target.path_params,
+            target.query,
+            headers,
+            self._body,
+            monotonic(),
+            self._connection.peer,
+            head,
         )
         try:
             hook = target.begin(request, self._reply)
@@ -244,8 +299,10 @@ class DirectExchange:
         if not self.response_complete:
             self._hook = hook
 
-    def abandon(self) -> None:
+    def lose(self) -> None:
         """Let go: the client has gone, or the request is refused before it was complete."""
+        if self.response_complete:
+            return
         self.response_complete = True
         self._release()
         hook, self._hook = self._hook, None
@@ -254,30 +311,35 @@ class DirectExchange:
         try:
             hook()
         except Exception:  # noqa: BLE001 - the connection goes on closing
-            _log.exception("http_cancel_hook_failed", extra={"path": self._target.path})
+            _log.exception("http_cancel_hook_failed", extra={"path": self._request.target.path})
 
     def _reply(self, response: HttpResponse) -> None:
         if self.response_complete:
             return
-        headers = self._guard.headers
-        waiting = self._routes.writer.encode_nowait(response, headers.get("accept-encoding", ""))
+        writer = self._routes.writer
+        head = writer.repeated_head(response) if self.keep_alive else None
+        if head is not None:
+            self._finish((head, *response.body))
+            return
+        waiting = writer.encode_nowait(response, self._request.headers.get("accept-encoding", ""))
         if isinstance(waiting, asyncio.Future):
             waiting.add_done_callback(lambda encoded: self._send(response, encoded.result()))
         else:
             self._send(response, waiting)
 
     def _send(self, response: HttpResponse, encoded: Encoded) -> None:
-        if self.response_complete:
-            return
+        if not self.response_complete:
+            head = self._routes.writer.head(response, encoded, keep_alive=self.keep_alive)
+            self._finish((head, *encoded.parts))
+
+    def _finish(self, parts: tuple[Buffer, ...]) -> None:
         self.response_complete = True
-        self._hook = self._guard.on_gone = None
-        transport = self._guard.transport
-        head = self._routes.writer.head(response, encoded, keep_alive=self.keep_alive)
-        transport.send((head, *encoded.parts))
+        self._hook = None
+        self._transport.send(parts)
         self._release()
         if not self.keep_alive:
-            transport.close()
-        self._done()
+            self._transport.close()
+        self._connection.answered()
 
     def _release(self) -> None:
         self._routes.budget.used_bytes -= self._held_bytes

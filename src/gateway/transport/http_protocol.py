@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from gateway.transport.http_direct import DirectExchange
+from gateway.transport.http_direct import DirectExchange, DirectRequest
 from gateway.transport.http_guard import RequestGuard
 from gateway.transport.http_lingering import LingeringTransport
 from gateway.transport.refusal import HttpRefusal, error_body
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+    from gateway.core.calls import Buffer
     from gateway.transport.http_direct import DirectRoutes, HeaderBlock
     from gateway.transport.http_guard import Connections
     from gateway.transport.options import HttpLimits
@@ -64,8 +66,12 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self._shared = connections
         self._direct = direct
         self._exchange: DirectExchange | None = None  # of the request being received, if it goes directly
-        self._unanswered: deque[RequestGuard] = deque()
+        self._direct_request: DirectRequest | None = None  # its head
+        self._unanswered: deque[RequestGuard | DirectExchange] = deque()
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_since_s = 0.0
         self._guard: RequestGuard
+        self.peer = ""
         self._lingering: LingeringTransport
         self._phase = _Phase.IDLE
         self._phase_start_s = self.loop.time()
@@ -89,6 +95,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         inner = cast("asyncio.Transport", transport)
         self._lingering = LingeringTransport(inner, self._linger_s, self._limits.send_timeout_s)
         super().connection_made(self._lingering)
+        self.peer = f"{self.client[0]}:{self.client[1]}" if self.client else ""
         self._shared.empty.clear()
         if len(self.connections) > self._limits.max_connections:
             self._fail(HttpRefusal(503, "too many connections", (("Retry-After", "1"),)))
@@ -99,10 +106,18 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         """Parse what arrived; requests complete in `data` are already scheduled on return."""
         if self._deaf:
             return
-        before = (self._phase, self._heads)
         self._unset_keepalive_if_required()
+        between = self._between_requests()
+        if between and not self._shared.draining:
+            known = self._direct.recognise(data)
+            if known is not None:
+                self._answer_known(*known)
+                return
+        before = (self._phase, self._heads)
         self._parse(data)
         if self._phase is _Phase.IDLE:
+            if between and self._direct_request is not None and self._heads == before[1] + 1:
+                self._direct.remember(data, self._direct_request)
             self._rearm_keep_alive()
             return
         if before == (self._phase, self._heads):  # all of `data` belongs to one incomplete part
@@ -120,7 +135,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the exchanges that are still due a response."""
-        for timer in (self._timer, self._send_timer):
+        for timer in (self._timer, self._send_timer, self._idle_timer):
             if timer is not None:
                 timer.cancel()
         self._lingering.lost()
@@ -129,6 +144,18 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self._unanswered.popleft().lose()
         if not self.connections:
             self._shared.empty.set()
+
+    def _between_requests(self) -> bool:
+        return self._phase is _Phase.IDLE and not self._unanswered
+
+    def _answer_known(self, request: DirectRequest, body: Buffer) -> None:
+        """Begin the exchange of a whole request that the parser need not see: it stands between two."""
+        self._begun = True
+        exchange = DirectExchange(self._direct, request, self, self._lingering)
+        self.cycle = cast("RequestResponseCycle", exchange)
+        self._unanswered.append(exchange)
+        exchange.feed(body)
+        exchange.begin()
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -164,6 +191,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._guard = RequestGuard(self._lingering)
+        self._direct_request = None
         self._enter(_Phase.HEAD)
         self._heads += 1
         self._header_count = self._header_bytes = self._partial_head_bytes = 0
@@ -194,10 +222,13 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         block = self._direct.headers.decode(self.headers, self._header_bytes)
         guard.headers = block.headers
         guard.refusal = self._head_refusal(block.headers)
-        if not self._begin_directly(block):
+        if self._begin_directly(block):
+            assert self._exchange is not None
+            self._unanswered.append(self._exchange)
+        else:
             self._begin_cycle()
+            self._unanswered.append(guard)
         self._begun = True
-        self._unanswered.append(guard)
         self._enter(_Phase.BODY)
         self._body_bytes = self._body_wire_bytes = self._chunks = 0
         if self._shared.draining:
@@ -213,10 +244,11 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         target = self._direct.find(self.url)
         if target is None:
             return False
-        self._exchange = DirectExchange(
-            self._direct, target, self._guard, block.body_bytes, self.on_response_complete
-        )
+        request = DirectRequest(target, block.body_bytes, block.headers)
+        self._exchange = DirectExchange(self._direct, request, self, self._lingering)
         self._exchange.keep_alive = self.parser.should_keep_alive()
+        if self._exchange.keep_alive:
+            self._direct_request = request
         self.cycle = cast("RequestResponseCycle", self._exchange)
         return True
 
@@ -257,7 +289,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if self._exchange is None:
             super().on_message_complete()
         else:
-            self._exchange.begin(self.client)
+            self._exchange.begin()
 
     # Called by uvicorn and the server
 
@@ -266,6 +298,16 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if self._unanswered:
             self._unanswered.popleft()
         super().on_response_complete()
+
+    def answered(self) -> None:
+        """Forget the request that has been answered past the application, and start the next one."""
+        if self._unanswered:
+            self._unanswered.popleft()
+        if self.pipeline or self.flow.read_paused:
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self._note_idle()
 
     def shutdown(self) -> None:
         """Close now if idle, else after the response due; a request that has begun to arrive is served."""
@@ -328,7 +370,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         if self._exchange is not None:
-            self._exchange.abandon()
+            self._exchange.lose()
             self._write_refusal(refusal)
             return
         self.cycle.keep_alive = False
@@ -406,11 +448,27 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         else:
             self._watch(self._patience_s())
 
+    def _check_idle(self) -> None:
+        """Close a connection that has had nothing to say since its last direct answer, else look again later.
+
+        One timer that is seldom set, where uvicorn sets and cancels one for every request.
+        """
+        self._idle_timer = None
+        if self._unanswered or self._phase is not _Phase.IDLE or self.timeout_keep_alive_task is not None:
+            return  # the end of that sets a timer again
+        left_s = self._idle_since_s + self.timeout_keep_alive - monotonic()
+        if left_s <= 0.0:
+            self.timeout_keep_alive_handler()
+        else:
+            self._idle_timer = self.loop.call_later(max(left_s, _TIMER_GRAIN_S), self._check_idle)
+
     def _rearm_keep_alive(self) -> None:
         # uvicorn stops the timer when bytes arrive and starts it with a response: a body that ends after its
         # response would leave the connection without one.
-        answered = self._begun and self.cycle.response_complete
-        if answered and self.timeout_keep_alive_task is None and not self.transport.is_closing():
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+        if self._begun and self.cycle.response_complete and self.timeout_keep_alive_task is None:
+            self._note_idle()
+
+    def _note_idle(self) -> None:
+        self._idle_since_s = monotonic()
+        if self._idle_timer is None and not self.transport.is_closing():
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._check_idle)

@@ -54,6 +54,7 @@ class ResponseWriter:
         self._standing: RawHeaders = []
         self._standing_lines = b""
         self._heads: dict[tuple[object, ...], bytes] = {}
+        self._repeated: dict[object, bytes] = {}
         self._standing_until_s = 0.0
 
     async def write(self, response: HttpResponse, guard: RequestGuard, send: Send) -> None:
@@ -118,6 +119,19 @@ class ResponseWriter:
             head = self._heads[key] = self._composed(response, encoded.headers, size, keep_alive=keep_alive)
         return head
 
+    def repeated_head(self, response: HttpResponse) -> bytes | None:
+        """Return the head of a response on a connection that stays open, if its `kind` says what it is."""
+        if response.kind is None or self._options.compress_octet_stream:
+            return None
+        self._refresh()
+        head = self._repeated.get(response.kind)
+        if head is None:
+            if len(self._repeated) >= _MAX_HEADS:
+                self._repeated.clear()
+            size = sum(map(len, response.body))
+            head = self._repeated[response.kind] = self._composed(response, b"", size, keep_alive=True)
+        return head
+
     def _composed(self, response: HttpResponse, coding_lines: bytes, size: int, *, keep_alive: bool) -> bytes:
         lines = [STATUS_LINE[response.status], self._standing_lines]
         if response.content_type:
@@ -143,6 +157,7 @@ class ResponseWriter:
             if self._options.server_name:
                 self._standing.append((b"server", self._options.server_name.encode("latin-1")))
             self._heads.clear()
+            self._repeated.clear()
             self._standing_lines = b"".join(b"%b: %b\r\n" % field for field in self._standing)
 
     async def _encode(
