@@ -107,12 +107,11 @@ def test_binary_outputs_that_are_all_empty_leave_plain_json() -> None:
     assert b'"binary_data_size":0' in bytes(response.body[0])
 
 
-@pytest.mark.parametrize(("elements", "shared"), [(256, False), (257, True)])
-def test_large_binary_outputs_are_not_copied(elements: int, shared: bool) -> None:
-    """Beyond 1 KiB a contiguous output goes out as a view of its memory; such a body is not compressed."""
-    array = np.arange(elements, dtype=np.float32)
+def test_binary_outputs_are_not_copied() -> None:
+    """A contiguous output goes out as a view of its own memory, and such a body is not compressed."""
+    array = np.arange(8, dtype=np.float32)
     response = encode_response(response_of(Tensor("y", Datatype.FP32, array)), BINARY)
-    assert np.shares_memory(np.frombuffer(response.body[1], np.uint8), array) is shared
+    assert np.shares_memory(np.frombuffer(response.body[1], np.uint8), array)
     assert not response.compressible
 
 

@@ -109,6 +109,7 @@ class InferHttp:
             arrived_s=arrived_s,
             received_bytes=len(body),
             headers=request.headers,
+            kind=known.kind,
         )
         form, heads = known.form, self._response_heads
         prepared = _Prepared(inference, lambda answer: encode_response(answer, form, heads), timing)

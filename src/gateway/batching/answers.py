@@ -251,10 +251,16 @@ class Answers:
     ) -> None:
         now_s = self._clock.now_s()
         execution.compute_output_ns += int((now_s - started_s) * 1e9)
+        compute = (
+            execution.compute_input_ns,
+            execution.compute_infer_ns,
+            execution.compute_output_ns,
+            run.rows,
+        )
         answered = [
             job
             for job, outputs in zip(run.jobs, pieces, strict=True)
-            if self._deliver(run, job, outputs if job.whole else joined.get(job), execution)
+            if self._deliver(job, outputs if job.whole else joined.get(job), compute)
         ]
         self._books.succeeded(answered, execution, now_s)
         self._close(run, execution, now_s)
@@ -264,7 +270,7 @@ class Answers:
         last: list[Job] = []
         for job, outputs in zip(run.jobs, pieces, strict=True):
             ticket = job.ticket
-            if not job.whole and not ticket.done:
+            if ticket.answers is not None and not ticket.done:
                 ticket.answers[job.start] = outputs
                 if len(ticket.answers) == len(ticket.jobs):
                     last.append(job)
@@ -283,32 +289,26 @@ class Answers:
     def _split(self, run: Run, execution: Execution) -> list[Outputs]:
         assert execution.assembly is not None
         assert execution.outputs is not None
-        outputs, inputs, split = execution.outputs, execution.assembly.inputs, self._splitter.split
-        pieces: list[Outputs] = []
-        start = 0
-        for job in run.jobs:
-            pieces.append(split(outputs, inputs, job, start))
-            start += job.size
-        return pieces
+        return self._splitter.split_all(execution.outputs, execution.assembly.inputs, run.jobs)
 
     def _deliver(
-        self, run: Run, job: Job, outputs: Outputs | BackendError | None, execution: Execution
+        self, job: Job, outputs: Outputs | BackendError | None, compute: tuple[int, int, int, int]
     ) -> bool:
-        """Hand whole outputs to a job's ticket; True if that completed it. None: parts are missing."""
+        """Hand whole outputs to a job's ticket; True if that completed it. None: parts are missing.
+
+        Args:
+            job: the ticket's last part.
+            outputs: the ticket's, or why there are none.
+            compute: all of `RequestTiming` but the time in queue.
+        """
         ticket = job.ticket
         if ticket.done or outputs is None:
             return False
         if isinstance(outputs, BackendError):
             ticket.fail(outputs)
             return False
-        timing = RequestTiming(
-            job.queue_ns,
-            execution.compute_input_ns,
-            execution.compute_infer_ns,
-            execution.compute_output_ns,
-            run.rows,
-        )
         ticket.counted = True
+        timing = RequestTiming(job.queue_ns, *compute)
         return ticket.complete(respond(ticket.request, self._number, outputs, timing))
 
     def _close(self, run: Run, execution: Execution, now_s: float, *, only_done: bool = False) -> None:

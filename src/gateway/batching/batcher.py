@@ -146,15 +146,12 @@ class Batcher:
     def _admit(self, request: InferRequest) -> Ticket:
         now_s = self._clock.now_s()
         try:
-            return self._enqueue(request, now_s)
+            if self._closed:
+                raise Draining(f"model '{self._name}' is being unloaded")
+            ticket = self._intake.ticket(request, now_s, self._on_cancel)
         except GatewayError as error:
             self._books.refused(request, error)
             raise
-
-    def _enqueue(self, request: InferRequest, now_s: float) -> Ticket:
-        if self._closed:
-            raise Draining(f"model '{self._name}' is being unloaded")
-        ticket = self._intake.ticket(request, now_s, self._on_cancel)
         for job in ticket.jobs:
             self._queue.push(job, now_s)
         if (deadline_s := ticket.jobs[0].deadline_s) is not None:

@@ -67,6 +67,7 @@ class Grouper:
         }
         self._parameters = options.group_parameters if self._batchable else ()
         self._layouts: dict[tuple[_Head, ...], Layout] = {}
+        self._kinds: dict[object, Layout] = {}
 
     def layout(self, request: InferRequest) -> Layout:
         """Return the layout of a request that has been checked against the signature.
@@ -75,6 +76,18 @@ class Grouper:
             InvalidRequest: its inputs disagree about the number of rows, or an axis is longer than the
                 largest bucket declared for it.
         """
+        kind = request.kind
+        layout = self._kinds.get(kind) if kind is not None else None
+        if layout is not None:
+            return layout
+        layout = self._layout(request)
+        if kind is not None:
+            if len(self._kinds) >= _MOST_LAYOUTS:
+                self._kinds.clear()
+            self._kinds[kind] = layout
+        return layout
+
+    def _layout(self, request: InferRequest) -> Layout:
         heads = tuple([(name, array.dtype.num, array.shape) for name, _, array in request.inputs])
         layout = self._layouts.get(heads)
         if layout is None:

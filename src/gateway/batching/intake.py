@@ -32,6 +32,8 @@ class Intake:
         self._queue = queue
         self._single = single
         self._most_rows = most_rows(options)
+        self._levels = options.priority_levels > 0
+        self._times_out = options.default_timeout_s is not None
 
     def ticket(self, request: InferRequest, now_s: float, on_cancel: DoneCallback) -> Ticket:
         """Return the ticket of a request that the queue has room for, with its jobs.
@@ -54,9 +56,9 @@ class Intake:
     def _admission(self, request: InferRequest, layout: Layout, now_s: float) -> Admission:
         return Admission(
             None if self._single else self._grouper.key(request, layout),
-            self._queue.level_of(request.priority),
+            self._queue.level_of(request.priority) if self._levels else 0,
             request.flow_key,
-            self._deadline_s(request, now_s),
+            self._deadline_s(request, now_s) if request.deadline_s is not None or self._times_out else None,
             request.received_bytes or sum([tensor.array.nbytes for tensor in request.inputs]),
         )
 

@@ -40,7 +40,6 @@ class QueueItem:
 
     def __init__(  # noqa: PLR0913 - one of these per request: a record to carry the fields would double its cost
         self,
-        *,
         rows: int,
         group: Hashable,
         enqueued_s: float,
@@ -75,6 +74,10 @@ class Lane(Generic[ItemT]):
 
     def __bool__(self) -> bool:
         return bool(self._flows)
+
+    def only_flow(self) -> OrderedDict[ItemT, None] | None:
+        """Return the items if they are all of one flow: then they leave in this order."""
+        return next(iter(self._flows.values())) if len(self._flows) == 1 else None
 
     def push(self, item: ItemT) -> None:
         """Add at the end of its flow; a new flow joins the end of the ring."""
@@ -121,6 +124,14 @@ class Lanes(Generic[ItemT]):
 
     def __bool__(self) -> bool:
         return bool(self._lanes)
+
+    def only_flow(self) -> OrderedDict[ItemT, None] | None:
+        """Return the items if they are all of one level and flow: then they leave in this order."""
+        return next(iter(self._lanes.values())).only_flow() if len(self._lanes) == 1 else None
+
+    def clear(self) -> None:
+        """Take everything out."""
+        self._lanes.clear()
 
     def push(self, item: ItemT) -> None:
         """Add an item behind those of its level and flow."""

@@ -49,10 +49,11 @@ class _Group(Generic[ItemT]):
     Attributes:
         arrivals: every item, oldest first; kept only where a delay is declared.
         deadlines: likewise.
+        row_bytes: no item that has been in it has larger rows.
         ready_key: its key among the ready groups: a lower bound of its head's; None while it is not there.
     """
 
-    __slots__ = ("arrivals", "deadlines", "lanes", "nbytes", "ready_key", "rows")
+    __slots__ = ("arrivals", "deadlines", "lanes", "nbytes", "ready_key", "row_bytes", "rows")
 
     def __init__(self) -> None:
         self.lanes: Lanes[ItemT] = Lanes()
@@ -60,6 +61,7 @@ class _Group(Generic[ItemT]):
         self.deadlines: KeyedHeap[ItemT] = KeyedHeap()
         self.rows = 0
         self.nbytes = 0
+        self.row_bytes = 0
         self.ready_key: float | None = None
 
 
@@ -100,6 +102,7 @@ class BatchQueue(Generic[ItemT]):
         self._arrivals: OrderedDict[ItemT, None] | None = (
             OrderedDict() if options.max_queue_age_s is not None else None
         )
+        self._keeps_times = self._arrivals is not None or self._delay_s > 0
         self._row_s: float | None = None
         self.rows = 0
         self.requests = 0
@@ -153,10 +156,12 @@ class BatchQueue(Generic[ItemT]):
         group.lanes.push(item)
         group.rows += item.rows
         group.nbytes += item.rows * item.row_bytes
+        group.row_bytes = max(group.row_bytes, item.row_bytes)
         self.rows += item.rows
         self.nbytes += item.nbytes
         self.requests += 1
-        self._note_times(group, item)
+        if item.deadline_s is not None or self._keeps_times:
+            self._note_times(group, item)
         if group.ready_key is None or item.sort_key < group.ready_key:
             self._place(group, now_s)
 
@@ -252,6 +257,10 @@ class BatchQueue(Generic[ItemT]):
         self.rows -= item.rows
         self.nbytes -= item.nbytes
         self.requests -= 1
+        if item.deadline_s is not None or self._keeps_times:
+            self._forget_times(group, item)
+
+    def _forget_times(self, group: _Group[ItemT], item: ItemT) -> None:
         if item.deadline_s is not None:
             self._deadlines.discard(item)
         if self._arrivals is not None:
@@ -305,6 +314,8 @@ class BatchQueue(Generic[ItemT]):
         self, group: _Group[ItemT], reason: CloseReason, most_rows: int, now_s: float
     ) -> FormedBatch[ItemT]:
         """Take the head, whatever its size, and then what fits behind it."""
+        if self._takes_all(group, most_rows):
+            return self._empty(group, reason)
         items: list[ItemT] = []
         rows = row_bytes = 0
         lanes, most_bytes = group.lanes, self._options.max_batch_bytes
@@ -322,6 +333,21 @@ class BatchQueue(Generic[ItemT]):
             self._place(group, now_s)
         else:
             self._drop(items[0].group, group)
+        return FormedBatch(items, rows, reason)
+
+    def _takes_all(self, group: _Group[ItemT], most_rows: int) -> bool:
+        """Return whether everything in a group fits into one run, in an order that needs no looking up."""
+        if self._single or group.rows > most_rows or group.lanes.only_flow() is None:
+            return False
+        return group.rows * group.row_bytes <= self._options.max_batch_bytes
+
+    def _empty(self, group: _Group[ItemT], reason: CloseReason) -> FormedBatch[ItemT]:
+        items = list(group.lanes.only_flow() or ())
+        rows = group.rows
+        group.lanes.clear()
+        for item in items:
+            self._forget(group, item)
+        self._drop(items[0].group, group)
         return FormedBatch(items, rows, reason)
 
 

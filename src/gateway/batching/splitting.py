@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from gateway.core.types import Array, InferRequest, ModelSignature, TensorSpec
 
 SMALL_BYTES: Final = 4096
-"""Below this a member's rows are copied out, and also when they are less than half of the output: a slow
-reader keeps alive what it holds and at most as much again, never the whole batch."""
+"""Below this a member's rows are copied out of a larger output, and also when they are less than half of
+it: a slow reader keeps alive what it holds and at most as much again, or this much, never a large batch."""
 
 
 class Splitter:
@@ -33,6 +33,9 @@ class Splitter:
         self._every = tuple(self._specs)
         self._batchable = signature.batchable
         self.cuts = bool(options.cut)
+        first = signature.outputs[0] if len(signature.outputs) == 1 and not options.cut else None
+        axis_0 = first is not None and self._batchable and first.batch_axis == 0
+        self._only = (first.name, first.datatype) if first is not None and axis_0 else None
         index = {spec.name: position for position, spec in enumerate(signature.inputs)}
         self._cuts: Mapping[str, Sequence[tuple[CutRule, int]]] = {
             name: [(rule, index[rule.input]) for rule in options.cut if rule.output == name]
@@ -73,6 +76,28 @@ class Splitter:
                     f"expected {rows} rows along axis {axis}, as many as the batch had"
                 )
 
+    def split_all(
+        self, outputs: Mapping[str, Array], inputs: Mapping[str, Array], jobs: Sequence[Job]
+    ) -> list[tuple[Tensor, ...]]:
+        """Return the outputs of every member, in row order; see `split`."""
+        pieces: list[tuple[Tensor, ...]] = []
+        start = 0
+        if self._only is None or len(jobs) == 1:
+            for job in jobs:
+                pieces.append(self.split(outputs, inputs, job, start))
+                start += job.size
+            return pieces
+        name, datatype = self._only
+        array = outputs[name]
+        large = array.nbytes > SMALL_BYTES
+        for job in jobs:
+            rows = array[start : start + job.size]
+            if large and (rows.nbytes < SMALL_BYTES or 2 * rows.nbytes < array.nbytes):
+                rows = rows.copy()
+            pieces.append((Tensor(name, datatype, rows),))
+            start += job.size
+        return pieces
+
     def split(
         self, outputs: Mapping[str, Array], inputs: Mapping[str, Array], job: Job, start: int
     ) -> tuple[Tensor, ...]:
@@ -110,7 +135,8 @@ class Splitter:
                 rows = array[(*(slice(None),) * (spec.batch_axis or 0), slice(start, stop))]
         for rule, position in self._cuts[name]:
             rows = _cut(rows, rule, inputs, job, position)
-        if rows is not array and (rows.nbytes < SMALL_BYTES or 2 * rows.nbytes < array.nbytes):
+        shared = rows is not array and array.nbytes > SMALL_BYTES
+        if shared and (rows.nbytes < SMALL_BYTES or 2 * rows.nbytes < array.nbytes):
             rows = rows.copy()
         return Tensor(name, spec.datatype, rows)
 

@@ -26,7 +26,7 @@ class Ticket(Pending):
         layout: what its inputs look like.
         enqueued_s: when it was admitted, monotonic.
         jobs: its parts; one unless it is cut up.
-        answers: outputs of the parts that have run, by first row; unused for an uncut request.
+        answers: outputs of the parts that have run, by first row; None for an uncut request.
         formed: whether any part of it has left the queue to be run.
         counted: whether the statistics have it.
     """
@@ -40,7 +40,7 @@ class Ticket(Pending):
         self.layout = layout
         self.enqueued_s = enqueued_s
         self.jobs: tuple[Job, ...] = ()
-        self.answers: dict[int, tuple[Tensor, ...]] = {}
+        self.answers: dict[int, tuple[Tensor, ...]] | None = None
         self.formed = False
         self.counted = False
 
@@ -70,20 +70,14 @@ class Job(QueueItem):
 
     def __init__(self, ticket: Ticket, start: int, size: int, admission: Admission) -> None:
         group, level, flow, deadline_s, nbytes = admission
+        layout = ticket.layout
         super().__init__(
-            rows=size or 1,
-            group=group,
-            enqueued_s=ticket.enqueued_s,
-            row_bytes=ticket.layout.row_bytes,
-            nbytes=nbytes,
-            level=level,
-            flow=flow,
-            deadline_s=deadline_s,
+            size or 1, group, ticket.enqueued_s, layout.row_bytes, nbytes, level, flow, deadline_s
         )
         self.ticket = ticket
         self.start = start
         self.size = size
-        self.whole = size == ticket.layout.rows
+        self.whole = size == layout.rows
         self.queue_ns = 0
 
 
@@ -97,6 +91,7 @@ def cut(ticket: Ticket, admission: Admission, most_rows: int) -> tuple[Job, ...]
         return (Job(ticket, 0, rows, admission),)
     free = admission._replace(nbytes=0)
     starts = range(0, rows, most_rows)
+    ticket.answers = {}
     return tuple(
         Job(ticket, start, min(most_rows, rows - start), admission if start == starts[-1] else free)
         for start in starts
@@ -109,6 +104,7 @@ def join(ticket: Ticket, axes: Mapping[str, int | None]) -> tuple[Tensor, ...]:
     Raises:
         BackendError: the parts' outputs differ in more than their rows.
     """
+    assert ticket.answers is not None
     parts = [ticket.answers[start] for start in sorted(ticket.answers)]
     return tuple(
         _join_output(ticket.request, tensors, axes[tensors[0].name]) for tensors in zip(*parts, strict=True)

@@ -112,10 +112,16 @@ class Pending:
         self._on_cancel = None
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            self._run(callback)
+            try:
+                callback(self)
+            except Exception:  # noqa: BLE001 - whatever a layer does wrong, the others must hear
+                self._log_failure()
 
     def _run(self, callback: DoneCallback) -> None:
         try:
             callback(self)
         except Exception:  # noqa: BLE001 - whatever a layer does wrong, the others must hear
-            _log.exception("a completion callback failed for model %r", self.request.model_name)
+            self._log_failure()
+
+    def _log_failure(self) -> None:
+        _log.exception("a completion callback failed for model %r", self.request.model_name)

@@ -190,6 +190,8 @@ class InferRequest:
         trace: the caller's trace context; replaced by the telemetry layer with its own span when sampled.
         served_version: number of the version that was chosen for it; written by the router with the lease,
             0 before.
+        kind: requests with the same object here have the same input names, datatypes and shapes in the same
+            order, and ask for the same outputs; None says nothing.
     """
 
     model_name: str
@@ -207,6 +209,7 @@ class InferRequest:
     flow_key: str = ""
     trace: TraceContext | None = None
     served_version: int = 0
+    kind: object = None
 
 
 class RequestTiming(NamedTuple):

@@ -20,6 +20,9 @@ IMPLICIT_BATCH_NOTE: Final = (
 )
 
 
+_MOST_KINDS: Final = 1024  # kinds of requests remembered as fit; beyond it all are forgotten
+
+
 class _InputCheck(NamedTuple):
     """One input: its rank, the axes of fixed size, the axes padded to a largest bucket, its batch axis."""
 
@@ -43,7 +46,17 @@ class RequestValidator:
         implicit_batch: the model's config has `max_batch_size` > 0; adds Triton's hint to shape errors.
     """
 
-    __slots__ = ("_hint", "_inputs", "_longest", "_model", "_most_rows", "_outputs", "_required", "_row_axes")
+    __slots__ = (
+        "_hint",
+        "_inputs",
+        "_longest",
+        "_model",
+        "_most_rows",
+        "_outputs",
+        "_passed",
+        "_required",
+        "_row_axes",
+    )
 
     def __init__(
         self, model: str, signature: ModelSignature, batching: BatchingOptions, *, implicit_batch: bool
@@ -57,6 +70,7 @@ class RequestValidator:
         limited = signature.batchable and not batching.split_large
         self._most_rows = batching.max_batch_rows if limited else None
         self._hint = IMPLICIT_BATCH_NOTE if implicit_batch else ""
+        self._passed: set[object] = set()
 
     def check(self, request: InferRequest) -> None:
         """Pass, or refuse.
@@ -64,6 +78,18 @@ class RequestValidator:
         Raises:
             InvalidRequest: names, counts, datatypes, shapes, rows or requested outputs are wrong.
         """
+        kind = request.kind
+        if kind is not None:
+            if kind in self._passed:
+                return
+            self._check(request)
+            if len(self._passed) >= _MOST_KINDS:
+                self._passed.clear()
+            self._passed.add(kind)
+        else:
+            self._check(request)
+
+    def _check(self, request: InferRequest) -> None:
         inputs = request.inputs
         rows: int | None = None
         for tensor in inputs:

@@ -40,6 +40,7 @@ class RequestHead(NamedTuple):
         timeout_us: the `timeout` parameter; 0 when not given.
         form: how the response is to be written.
         classifies: an output is asked for as its top classes.
+        kind: as `InferRequest.kind`.
     """
 
     slices: tuple[_Slice, ...]
@@ -50,6 +51,7 @@ class RequestHead(NamedTuple):
     timeout_us: int
     form: ReplyForm
     classifies: bool
+    kind: object
 
     def tensors(self, body: Buffer, text_bytes: int = 0) -> tuple[Tensor, ...]:
         """Return the inputs as views over `body`, whose `tail_bytes` bytes begin after `text_bytes`."""
@@ -103,4 +105,5 @@ class HeadMemo:
             timeout_us,
             form,
             any(output.classification for output in request.outputs),
+            object(),
         )

@@ -157,6 +157,7 @@ def from_head(head: RequestHead, body: Buffer, text_bytes: int, call: HttpInferC
         arrived_s=call.arrived_s,
         received_bytes=len(body),
         headers=call.headers,
+        kind=head.kind,
     )
 
 

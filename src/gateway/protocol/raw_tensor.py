@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gateway.core.types import Array
     from gateway.protocol.limits import DecodeContext
 
-_COPIED_BYTES: Final = 1024  # up to here a copy is cheaper than a view
 _DATATYPES: Final[Mapping[str, Datatype]] = MappingProxyType({d.value: d for d in Datatype})
 
 
@@ -111,10 +110,11 @@ def _booleans(raw: Buffer) -> Array:
 
 
 def to_raw(tensor: Tensor) -> Buffer:
-    """Return the binary form of a tensor: a view of its memory if large and row-major, else a copy."""
+    """Return the binary form of a tensor: a view of its memory where it is row-major, else a copy."""
+    array = tensor.array
     if tensor.datatype is Datatype.BYTES:
-        return bytes_tensor.serialize(tensor.array)
-    if tensor.array.nbytes <= _COPIED_BYTES:
-        return tensor.array.tobytes()
+        return bytes_tensor.serialize(array)
+    if array.size and tensor.datatype is not Datatype.BF16 and array.flags.c_contiguous:
+        return array.data.cast("B")
     # Reinterpreted as bytes because the buffer protocol has no format for bfloat16.
-    return np.ascontiguousarray(tensor.array).reshape(-1).view(np.uint8).data
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

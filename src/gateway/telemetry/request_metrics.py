@@ -43,7 +43,8 @@ class RequestMetrics(Collector):
 
     def finished(self, model: str, version: str, outcome: Outcome, seconds: float) -> None:
         """Count one request that took `seconds` from arrival to its answer."""
-        series = self._series.get((model, version, outcome))
+        # The plain text: the hash of an enumeration's member is computed in Python each time.
+        series = self._series.get((model, version, outcome._value_))
         if series is None:
             series = self._bounded(model, version, outcome)
         series.observe(seconds)
@@ -72,4 +73,4 @@ class RequestMetrics(Collector):
             model, version = UNKNOWN_MODEL, ""
         elif not self._knows(model, version):
             version = ""
-        return self._series.setdefault((model, version, outcome), BucketCounts(SECONDS))
+        return self._series.setdefault((model, version, outcome.value), BucketCounts(SECONDS))
