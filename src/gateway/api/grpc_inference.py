@@ -19,10 +19,12 @@ from gateway.api.operations import (
 from gateway.api.timing import server_timing, wants_timing
 from gateway.core.calls import RpcService
 from gateway.core.errors import InvalidRequest, Unsupported
+from gateway.core.types import InferRequest
+from gateway.protocol.message_memo import MessageMemo
 from gateway.protocol.metadata import metadata_message
 from gateway.protocol.model_config import config_message
 from gateway.protocol.parameters import SHARED_MEMORY_DISABLED
-from gateway.protocol.protobuf_infer import Arrival, encode_response
+from gateway.protocol.protobuf_infer import Arrival, encode_response, response_heads
 from gateway.protocol.repository_index import index_message
 from gateway.protocol.statistics import statistics_message
 
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     from gateway.core.calls import CancelHook, Headers, RpcCall, RpcStream, UnaryRpc
     from gateway.core.interfaces import ServedVersion
     from gateway.core.pending import Pending
-    from gateway.core.types import InferRequest, InferResponse
+    from gateway.core.types import InferResponse
+    from gateway.protocol.message_memo import KnownMessage
 
 SERVICE_NAME: Final = "inference.GRPCInferenceService"
 
@@ -51,14 +54,43 @@ class InferMethods:
     def __init__(self, context: ApiContext, errors: ErrorTranslator) -> None:
         self._context = context
         self._errors = errors
+        self._messages = MessageMemo(context.limits.max_name_bytes)
+        self._response_heads = response_heads()
 
     def infer(self, call: RpcCall) -> None:
         """Begin one inference; a client that goes takes its request out of the queue."""
+        known = self._messages.get(call.message)
+        if known is not None and self._infer_known(call, known):
+            return
         arrival = Arrival(call.arrived_s, call.deadline_s, call.metadata)
         if is_large(call.message):
             call.on_cancel(self._begin_large(call, arrival))
         else:
             call.on_cancel(self._go_on(call, partial(small_request, self._context, call.message, arrival)))
+
+    def _infer_known(self, call: RpcCall, known: KnownMessage) -> bool:
+        """Begin an inference whose message was recognised; False, having done nothing, if it is none."""
+        head = known.head
+        meant = version_meant(self._context.catalog, head.model_name, head.model_version)
+        if meant is not None and meant.signature.decoupled:
+            return False
+        message = call.message
+        request = InferRequest(
+            model_name=head.model_name,
+            model_version=head.model_version,
+            request_id=known.request_id,
+            inputs=head.tensors(message),
+            outputs=head.outputs,
+            parameters=head.parameters,
+            priority=head.priority,
+            deadline_s=call.deadline_s,
+            arrived_s=call.arrived_s,
+            received_bytes=len(message),
+            headers=call.metadata,
+            kind=head.kind,
+        )
+        call.on_cancel(self._submit(call, request, meant))
+        return True
 
     async def stream_infer(self, stream: RpcStream) -> None:
         """Run one stream to its end, as `StreamSession` says."""
@@ -80,17 +112,17 @@ class InferMethods:
             request, meant = self._checked(decode())
         except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
             return self._refuse(call, error)
+        self._messages.put(call.message, request)
+        return self._submit(call, request, meant)
+
+    def _submit(self, call: RpcCall, request: InferRequest, meant: ServedVersion | None) -> CancelHook:
         try:
             pending = self._context.service.submit(request)
         except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
             call.fail(self._errors.rpc_status(error))
             return _nothing
-
-        def cancel() -> None:
-            pending.cancel()
-
         pending.add_done_callback(lambda done: self._answer(call, done, meant))
-        return cancel
+        return pending.cancel
 
     def _refuse(self, call: RpcCall, error: Exception) -> CancelHook:
         """Count and answer a request that never gets to the service."""
@@ -107,7 +139,9 @@ class InferMethods:
     def _answer(self, call: RpcCall, pending: Pending, meant: ServedVersion | None) -> None:
         try:
             response = pending.result()
-            message = encode_response(classified(self._context.catalog, pending.request, response, meant))
+            if pending.request.outputs:
+                response = classified(self._context.catalog, pending.request, response, meant)
+            message = encode_response(response, self._response_heads)
             trailers = self._trailers(call, response)
         except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
             call.fail(self._errors.rpc_status(error))

@@ -38,7 +38,7 @@ class QueueItem:
         "sort_key",
     )
 
-    def __init__(  # noqa: PLR0913 - one of these per request: a record to carry the fields would double its cost
+    def __init__(  # noqa: PLR0913, PLR0917 - one per request: a record of the fields would double its cost
         self,
         rows: int,
         group: Hashable,

@@ -20,6 +20,7 @@ from gateway.core.types import (
 )
 from gateway.protocol.bytes_tensor import from_values, object_array, tensor_bytes
 from gateway.protocol.limits import DEFAULT_LIMITS, DecodeContext, check_body_size, check_count, check_name
+from gateway.protocol.message_memo import ResponseHeads
 from gateway.protocol.parameters import (
     FINAL_RESPONSE,
     check_text,
@@ -310,15 +311,39 @@ def _parameters(
     return values
 
 
-def encode_response(response: InferResponse) -> bytes:
+def response_heads() -> ResponseHeads:
+    """Return an empty memory for `encode_response`."""
+    return ResponseHeads(_response_head, _raw_head)
+
+
+def encode_response(response: InferResponse, heads: ResponseHeads | None = None) -> bytes:
     """Serialise a ModelInferResponse, always with raw_output_contents.
 
     Protobuf builds all but the raw contents, which are its last field: they are put behind it, so that each
     output is copied once.
 
+    Args:
+        response: the answer.
+        heads: heads of responses written before.
+
     Raises:
         PayloadTooLarge: more than the 2 GiB a message may have.
     """
+    if heads is not None and (known := heads.message(response)) is not None:
+        return known
+    parts: list[Buffer] = [_response_head(response)]
+    for tensor in response.outputs:
+        raw = to_raw(tensor)
+        parts += (_raw_head(len(raw)), raw)
+    if sum(map(len, parts)) > _MAX_MESSAGE_BYTES:
+        raise PayloadTooLarge(
+            f"the response of model '{response.model_name}' exceeds the 2 GiB a message may have"
+        )
+    return b"".join(parts)
+
+
+def _response_head(response: InferResponse) -> bytes:
+    """Serialise all but the raw contents."""
     message = pb.ModelInferResponse(
         model_name=response.model_name, model_version=response.model_version, id=response.request_id
     )
@@ -326,15 +351,12 @@ def encode_response(response: InferResponse) -> bytes:
         _set_parameters(message.parameters, response.parameters)
     for tensor in response.outputs:
         message.outputs.add(name=tensor.name, datatype=tensor.datatype.value, shape=tensor.array.shape)
-    parts: list[Buffer] = [message.SerializeToString()]
-    for tensor in response.outputs:
-        raw = to_raw(tensor)
-        parts += (_RAW_OUTPUT_TAG, _varint(len(raw)), raw)
-    if sum(map(len, parts)) > _MAX_MESSAGE_BYTES:
-        raise PayloadTooLarge(
-            f"the response of model '{response.model_name}' exceeds the 2 GiB a message may have"
-        )
-    return b"".join(parts)
+    return message.SerializeToString()
+
+
+def _raw_head(nbytes: int) -> bytes:
+    """Return what is before a raw tensor of so many bytes."""
+    return _RAW_OUTPUT_TAG + _varint(nbytes)
 
 
 def encode_stream_response(response: InferResponse) -> bytes:
