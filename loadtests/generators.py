@@ -97,9 +97,11 @@ def wrk_load(output: str) -> Load:
 
 
 @contextmanager
-def h2load(target: Target, concurrency: int, seconds: int, log: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a closed loop over HTTP/2, at most 8 connections; read with `h2load_load`."""
-    connections = min(concurrency, _GRPC_CONNECTIONS)
+def h2load(
+    target: Target, concurrency: int, seconds: int, log: Path, connections: int = 0
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a closed loop over HTTP/2, over 8 connections at most if 0; read with `h2load_load`."""
+    connections = connections or min(concurrency, _GRPC_CONNECTIONS)
     shape = [f"-c{connections}", f"-m{concurrency // connections}", f"-D{seconds}"]
     with _started(target, [*_h2load(target.request, log), *shape, target.url]) as process:
         yield process
@@ -133,11 +135,11 @@ def h2load_load(output: str, log: Path) -> Load:
     """Read h2load's summary and its log: start in microseconds, status, microseconds taken.
 
     Raises:
-        ValueError: it printed no figures.
+        ValueError: it printed no figures, or answered nothing.
     """
     summary = re.search(r"requests: .* (\d+) failed, (\d+) errored, (\d+) timeout", output)
     finished = re.search(r"finished in ([\d.]+)(ms|s),", output)
-    if summary is None or finished is None or not log.exists():
+    if summary is None or finished is None or not log.exists() or not log.stat().st_size:
         raise ValueError(f"h2load printed no figures: {output}")
     lines = np.loadtxt(log, dtype=np.int64, ndmin=2)
     seconds = float(finished[1]) / (1000 if finished[2] == "ms" else 1)

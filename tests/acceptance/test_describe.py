@@ -142,6 +142,14 @@ def test_statistics_of_every_model(client: Client) -> None:
     assert {("digits", "1"), ("digits", "2"), ("pair", "1")} <= {(s["name"], s["version"]) for s in found}
 
 
+def test_memory_of_a_model(client: Client) -> None:
+    """Statistics tell what the loaded version holds, and where."""
+    (stats,) = client.describe("get_inference_statistics", "digits", "2")["model_stats"]
+    (memory,) = stats["memory_usage"]
+    assert (memory["type"], int(memory.get("id", 0))) == ("CPU", 0)
+    assert int(memory["byte_size"]) > 10_000
+
+
 def test_statistics_of_an_unknown_model(client: Client) -> None:
     """There are none, and the refusal names the model."""
     code, message = refusal(client, lambda: client.call("get_inference_statistics", "nothing"))

@@ -53,6 +53,7 @@ class Served:
     platform: str = "onnxruntime_onnx"
     statistics: VersionStatistics = field(default_factory=VersionStatistics)
     devices: Sequence[tuple[Device, int]] = ((CPU, 1),)
+    memory: Sequence[tuple[Device, int]] = ()
 
 
 class Catalog:

@@ -378,16 +378,24 @@ async def test_a_load_that_fails_by_what_was_sent_is_the_clients_mistake(
     assert failed == (GrpcCode.INVALID_ARGUMENT, "failed to load 'rows'")
 
 
-@pytest.mark.parametrize("cause", [OSError(errno.ENOSPC, "full"), BackendUnavailable("the device is lost")])
+@pytest.mark.parametrize("config", ["", "{"])
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [
+        (OSError(errno.ENOSPC, "full"), GrpcCode.INTERNAL),
+        (BackendUnavailable("the device is lost"), GrpcCode.UNAVAILABLE),
+    ],
+)
 async def test_a_load_that_fails_by_what_the_server_lacks_is_not_the_clients_mistake(
-    grpc: RpcService, repository: Repository, cause: Exception
+    grpc: RpcService, repository: Repository, cause: Exception, code: GrpcCode, config: str
 ) -> None:
-    """A full disk or a lost device stays INTERNAL, with or without a configuration."""
+    """A full disk is INTERNAL and a lost device UNAVAILABLE, with or without a configuration."""
     repository.refuse = ModelLoadError("failed to load 'rows'")
     repository.refuse.__cause__ = cause
     request = pb.RepositoryModelLoadRequest(model_name="rows")
-    request.parameters["config"].string_param = "{"
-    assert (await failure(grpc, "RepositoryModelLoad", request))[0] == GrpcCode.INTERNAL
+    if config:
+        request.parameters["config"].string_param = config
+    assert (await failure(grpc, "RepositoryModelLoad", request))[0] == code
 
 
 async def test_an_answer_whose_timing_cannot_be_told_is_still_an_answer(context: ApiContext) -> None:

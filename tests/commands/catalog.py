@@ -32,6 +32,7 @@ class FixedVersion:
     platform: str = "onnxruntime_onnx"
     statistics: VersionStatistics = field(default_factory=VersionStatistics)
     devices: Sequence[tuple[Device, int]] = ((CPU, 1),)
+    memory: Sequence[tuple[Device, int]] = ()
 
 
 def status(

@@ -43,7 +43,15 @@ def test_default_sizes_beyond_a_declared_maximum_are_left_out(
     assert (found.allowed_rows, found.max_batch_rows) == (kept, most)
 
 
-@pytest.mark.parametrize("own", ["max_batch_rows: 8", "allowed_rows: [1, 8]"])
+def test_an_entry_without_sizes_undoes_the_default_ones_and_their_bound() -> None:
+    """What is left is the maximum that the model's file declares."""
+    found = batching(declared(4), "allowed_rows: [1, 2, 8]", "allowed_rows: []")
+    assert (found.allowed_rows, found.max_batch_rows) == ((), 4)
+
+
+@pytest.mark.parametrize(
+    "own", ["max_batch_rows: 8", "allowed_rows: [1, 8]", "allowed_rows: [1, 8], max_batch_rows: 4"]
+)
 def test_an_entry_beyond_a_declared_maximum_is_refused(own: str) -> None:
     """The operator is told of both numbers, and where to change them."""
     with pytest.raises(ModelLoadError, match=r"8 .*max_batch_size 4.*config\.pbtxt"):

@@ -54,6 +54,14 @@ def test_h2load_without_figures(output: str, log: str) -> None:
         h2load_load(text(output) if output else "", RECORDED / log)
 
 
+def test_h2load_without_an_answer(tmp_path: Path) -> None:
+    """A log without a line, as of a server that accepts and never answers, has no figures either."""
+    log = tmp_path / "log"
+    log.touch()
+    with pytest.raises(ValueError, match="no figures"):
+        h2load_load(text("h2load.txt"), log)
+
+
 def test_h2load_that_could_not_connect() -> None:
     """A server that is not there is no measurement."""
     with pytest.raises(ValueError, match="5 failed, 5 errored"):

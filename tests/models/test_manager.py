@@ -16,6 +16,8 @@ from gateway.testing import FakeLoadedModel, infer_request, settle
 from tests.models.stage import Stage, wanted
 
 if TYPE_CHECKING:
+    from gateway.core.options import LoadOptions
+    from gateway.core.types import Artifact
     from gateway.models.manager import ModelManager
 
 
@@ -285,6 +287,22 @@ async def test_one_replica_per_device_and_least_loaded_is_chosen(stage: Stage) -
         lease.submit(infer_request(np.zeros((1, 1), "f4"), model="m"))
         assert len(first.pendings) == 1
         lease.release()
+
+
+async def test_memory_is_added_up_by_device(stage: Stage) -> None:
+    """Models on one device count together, and a device that says nothing of it is left out."""
+    devices = [Device("cuda", 0), Device("cuda", 0), Device("cuda", 1), Device()]
+
+    def make(artifact: Artifact, options: LoadOptions) -> FakeLoadedModel:
+        device = options.device or Device()
+        return FakeLoadedModel(device=device, memory_bytes=0 if device == Device() else 10)
+
+    stage.backend.make = make
+    async with stage.manager() as manager:
+        manager.apply("s", [wanted("m", 1, instances=tuple(InstanceGroup(device=d) for d in devices))])
+        await manager.wait_settled()
+        assert manager.get("m").memory == ((Device("cuda", 0), 20), (Device("cuda", 1), 10))
+        assert manager.index()[0].memory_bytes == 30
 
 
 async def test_failure_on_one_device_closes_the_others(stage: Stage) -> None:

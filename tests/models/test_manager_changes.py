@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.core.errors import BackendUnavailable, ModelLoadError
+from gateway.core.errors import BackendUnavailable, ModelLoadError, Unavailable
 from gateway.core.types import VersionState
-from gateway.models.retrying import may_pass
+from gateway.models.retrying import may_pass, outer_cause
 from gateway.testing import FakeLoadedModel
 from tests.models.stage import Stage, wanted
 
@@ -76,7 +76,9 @@ async def test_raising_listener_disturbs_nobody(stage: Stage, caplog: pytest.Log
 
 async def test_required_model_that_nothing_offers_keeps_the_server_unready(stage: Stage) -> None:
     """A required name without a version is not ready, and the index says why, until it is served."""
-    async with stage.manager() as manager:
+    told: list[bool] = []
+    manager: ModelManager
+    async with stage.manager(on_change=lambda: told.append(manager.is_ready())) as manager:
         manager.require(["m"])
         manager.apply("s", [wanted("other", 1)])
         await manager.wait_settled()
@@ -88,6 +90,8 @@ async def test_required_model_that_nothing_offers_keeps_the_server_unready(stage
         await manager.wait_settled()
         assert manager.is_ready()
         assert [r.state for r in manager.index()] == [VersionState.READY] * 2
+        manager.require(["m", "another"])
+        assert told[-2:] == [True, False]
 
 
 async def test_load_that_failed_for_a_passing_reason_is_tried_again(stage: Stage) -> None:
@@ -118,6 +122,25 @@ async def test_attempts_are_bounded(stage: Stage) -> None:
             stage.clock.advance(100)
         assert making.attempts == 3
         assert manager.index()[0].reason == "no memory"
+
+
+@pytest.mark.parametrize("served", [False, True])
+async def test_attempts_are_counted_anew_for_a_version_wanted_again(stage: Stage, served: bool) -> None:
+    """After a withdrawal, of a version that failed or that served in the end, the first pause comes first."""
+    lost = BackendUnavailable("no memory")
+    making = stage.backend.make = Failing(lost, *[] if served else [lost])
+    async with stage.manager(retry_pauses_s=(1, 10)) as manager:
+        manager.apply("s", [wanted("m", 1)])
+        await manager.wait_settled()
+        stage.clock.advance(1)
+        await manager.wait_settled()
+        assert manager.is_model_ready("m") is served
+        manager.apply("s", [])
+        await manager.wait_settled()
+        making.errors = [lost]
+        manager.apply("s", [wanted("m", 1)])
+        await manager.wait_settled()
+        assert manager.index()[0].reason == "no memory; it is tried again in 1 s"
 
 
 async def test_fault_of_the_content_is_not_tried_again(stage: Stage) -> None:
@@ -156,6 +179,19 @@ def test_reasons_that_may_pass_are_found_behind_others() -> None:
         return error
 
     assert may_pass(raised_from(BackendUnavailable("lost")))
+    assert may_pass(raised_from(Unavailable("too many files are inspected")))
     assert may_pass(raised_from(OSError(errno.ENOSPC, "full")))
     assert not may_pass(raised_from(FileNotFoundError(errno.ENOENT, "missing")))
     assert not may_pass(ModelLoadError("broken"))
+
+
+def test_causes_outside_the_files_are_told_without_paths() -> None:
+    """Short memory is the backend's; of an error of the file system only its number is kept."""
+    error = ModelLoadError("no session")
+    assert outer_cause(error) is None
+    error.__cause__ = MemoryError("32 GiB")
+    assert isinstance(outer_cause(error), BackendUnavailable)
+    error.__cause__ = PermissionError(errno.EACCES, "Permission denied", "/secret/model.onnx")
+    told = outer_cause(error)
+    assert isinstance(told, OSError)
+    assert (told.errno, told.filename) == (errno.EACCES, None)

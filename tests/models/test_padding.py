@@ -15,14 +15,16 @@ from tests.models.stage import Stage, wanted
 SIGNATURE = ModelSignature(
     (
         TensorSpec("x", Datatype.FP32, (-1, -1, 3)),
+        TensorSpec("words", Datatype.INT64, (-1, -1)),
         TensorSpec("rate", Datatype.INT64, (-1,), batch_axis=None),
     ),
-    (TensorSpec("y", Datatype.FP32, (-1, -1)),),
+    (TensorSpec("y", Datatype.FP32, (-1, -1)), TensorSpec("scores", Datatype.FP32, (-1, 5))),
 )
-UNBATCHED = ModelSignature(
-    (TensorSpec("x", Datatype.FP32, (-1, -1), None),), (TensorSpec("y", Datatype.FP32, (-1, -1), None),)
-)
+ROWS_IN = TensorSpec("x", Datatype.FP32, (-1, -1))
+WHOLE_OUT = TensorSpec("y", Datatype.FP32, (-1, -1), batch_axis=None)
+WHOLE_IN = TensorSpec("x", Datatype.FP32, (-1, -1), batch_axis=None)
 PAD = PadRule(input="x", axis=1, buckets=(4, 8))
+WORDS = PadRule(input="words", axis=1, buckets=(16,))
 LONGEST = PadRule(input="x", axis=1)
 CUT = CutRule(output="y", axis=1, input="x", input_axis=1)
 
@@ -59,6 +61,7 @@ def test_rules_that_work_pass(options: dict[str, Any]) -> None:
         ({"pad": (PAD,), "cut": (CutRule(output="y", axis=1, input="x", input_axis=2),)}, "x axis 1"),
         ({"pad": (PAD,), "cut": (CUT, CUT)}, "'y' has more than one rule"),
         ({"pad": (LONGEST,), "split_large": True}, "could differ along axis 1 of output 'y'"),
+        ({"pad": (WORDS, LONGEST), "split_large": True}, "could differ along axis 1 of output 'y'"),
     ],
 )
 def test_rules_that_cannot_work_are_refused(options: dict[str, Any], message: str) -> None:
@@ -80,7 +83,8 @@ async def test_a_version_with_a_rule_that_cannot_work_fails_to_load(stage: Stage
         assert [model.closed for model in stage.backend.loaded] == [True]
 
 
-def test_a_model_without_batch_axis_has_nothing_to_pad() -> None:
-    """Its requests never share a batch."""
+@pytest.mark.parametrize("of_input", [WHOLE_IN, ROWS_IN])
+def test_a_model_without_batch_axis_has_nothing_to_pad(of_input: TensorSpec) -> None:
+    """Its requests never share a batch, be it for the inputs or for the outputs."""
     with pytest.raises(ModelLoadError, match="no batch axis"):
-        check_padding(UNBATCHED, BatchingOptions(pad=(PAD,)))
+        check_padding(ModelSignature((of_input,), (WHOLE_OUT,)), BatchingOptions(pad=(PAD,)))

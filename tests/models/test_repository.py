@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.core.errors import ConfigError, ModelLoadError, NotFound, Unavailable
+from gateway.core.errors import BackendUnavailable, ConfigError, ModelLoadError, NotFound, Unavailable
 from gateway.core.types import VersionState
 from gateway.models.repository import ControlOptions, RepositoryController, RepositoryMode
 from gateway.registry.filesystem import FileSystemSource, SourceOptions
@@ -125,6 +125,47 @@ async def test_failed_load_tells_the_client_and_leaves_the_old(stage: Stage, tmp
         broken[0] = False
         await controller.load("m")
         assert manager.get("m").id != old
+
+
+@pytest.mark.parametrize("stage_of_failure", ["loading", "warming"])
+async def test_load_that_the_server_could_not_do_says_so(
+    stage: Stage, tmp_path: Path, stage_of_failure: str
+) -> None:
+    """A device lost while a client's config is loaded is the cause of the error, without a traceback."""
+    put(tmp_path / "m" / "1" / "model.onnx")
+    lost = ModelLoadError("no session")
+    lost.__cause__ = BackendUnavailable("the device is lost")
+
+    def make(artifact: Artifact, options: LoadOptions) -> FakeLoadedModel:
+        raise lost
+
+    if stage_of_failure == "loading":
+        stage.backend.make = make
+    else:
+        stage.warm_up_failures["m"] = lost
+    async with control(stage, tmp_path, RepositoryMode.EXPLICIT) as (_, controller):
+        with pytest.raises(ModelLoadError, match="failed to load 'm', version 1: no session") as caught:
+            await controller.load("m", "{}")
+    assert isinstance(caught.value.__cause__, BackendUnavailable)
+    assert str(caught.value.__cause__) == "the device is lost"
+    assert caught.value.__cause__.__traceback__ is None
+
+
+async def test_load_that_one_version_is_to_blame_for_has_no_other_cause(stage: Stage, tmp_path: Path) -> None:
+    """A device lost for one version does not excuse another that is broken."""
+    for number in (1, 2):
+        put(tmp_path / "m" / str(number) / "model.onnx")
+
+    def make(artifact: Artifact, options: LoadOptions) -> FakeLoadedModel:
+        if artifact.directory.name == "1":
+            raise BackendUnavailable("the device is lost")
+        raise ModelLoadError("the graph is broken")
+
+    stage.backend.make = make
+    async with control(stage, tmp_path, RepositoryMode.EXPLICIT) as (_, controller):
+        with pytest.raises(ModelLoadError, match=r"is lost.*is broken") as caught:
+            await controller.load("m", '{"version_policy": {"all": {}}}')
+    assert caught.value.__cause__ is None
 
 
 async def test_unload_waits_for_leases(stage: Stage, tmp_path: Path) -> None:

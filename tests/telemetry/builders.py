@@ -73,6 +73,7 @@ class Served:
     platform: str = "fake_platform"
     statistics: VersionStatistics = field(default_factory=VersionStatistics)
     devices: Sequence[tuple[Device, int]] = ()
+    memory: Sequence[tuple[Device, int]] = ()
 
 
 @dataclass

@@ -40,7 +40,7 @@ def _within(batching: BatchingOptions, most: int) -> BatchingOptions:
     """Return `batching` with no size above `most` rows."""
     allowed = tuple(rows for rows in batching.allowed_rows if rows <= most)
     return dataclasses.replace(
-        batching, allowed_rows=allowed, max_batch_rows=min((batching.max_batch_rows, most, *allowed[-1:]))
+        batching, allowed_rows=allowed, max_batch_rows=min(batching.max_batch_rows, most)
     )
 
 

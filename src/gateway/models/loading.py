@@ -10,6 +10,7 @@ from gateway.core.errors import ModelLoadError
 from gateway.core.options import InstanceGroup, LoadOptions
 from gateway.core.statistics import VersionStatistics
 from gateway.models.conform import completed, conformed
+from gateway.models.counting import CountedModel
 from gateway.models.desired import DesiredVersion
 from gateway.models.padding import check_padding
 from gateway.models.served import LoadedVersion, Replica, VersionParts
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from typing import TypeAlias
 
+    from gateway.core.clock import Clock
     from gateway.core.interfaces import Backend, BatcherFactory, LoadedModel, WantedVersion
     from gateway.core.options import ModelSpec
 
@@ -34,14 +36,20 @@ class VersionLoader:
         backends: by the name that `ModelSpec.backend` uses.
         batcher_factory: makes the batcher of one version on one device.
         warm_up: runs a model before it is READY; returns warnings, raises ModelLoadError to stop it.
+        clock: times the responses of decoupled models.
     """
 
     def __init__(
-        self, backends: Mapping[str, Backend], batcher_factory: BatcherFactory, warm_up: WarmUpRun
+        self,
+        backends: Mapping[str, Backend],
+        batcher_factory: BatcherFactory,
+        warm_up: WarmUpRun,
+        clock: Clock,
     ) -> None:
         self._backends = backends
         self._batcher_factory = batcher_factory
         self._warm_up = warm_up
+        self._clock = clock
 
     async def load(self, wanted: WantedVersion) -> Sequence[LoadedModel]:
         """Load the version once for each of its instance groups.
@@ -92,6 +100,8 @@ class VersionLoader:
         signature = models[0].signature
         spec = completed(wanted.spec, signature)
         statistics = VersionStatistics()
+        if signature.decoupled:
+            models = [CountedModel(model, statistics, self._clock) for model in models]
         replicas = [Replica(m, self._batcher_factory(wanted.id, m, spec, statistics)) for m in models]
         return LoadedVersion(
             VersionParts(

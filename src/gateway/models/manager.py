@@ -19,7 +19,7 @@ from gateway.models.lifecycle import STARTING
 from gateway.models.loading import VersionLoader
 from gateway.models.policy import may_retire
 from gateway.models.records import VersionRecord
-from gateway.models.retrying import RETRY_PAUSES_S, Retries
+from gateway.models.retrying import RETRY_PAUSES_S, Retries, outer_cause
 from gateway.models.table import RoutingTable
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class ModelManager(Catalog):
         self._clock = parts.clock
         self._wall_s = parts.wall_s
         self._observers = tuple(parts.observers)
-        self._loader = VersionLoader(parts.backends, parts.batcher_factory, parts.warm_up)
+        self._loader = VersionLoader(parts.backends, parts.batcher_factory, parts.warm_up, parts.clock)
         self._retries = Retries(parts.clock, parts.retry_pauses_s, self._try_again)
         self._on_change = parts.on_change
         self._told = (self.is_ready(), self.known())
@@ -166,6 +166,11 @@ class ModelManager(Catalog):
         await self._until(settled)
         record = self._records.live(version)
         return None if record is None or record.withdrawn else record.status()
+
+    def cause(self, version: VersionId) -> Exception | None:
+        """Return what outside its files a version that is FAILED was met by, where that is known."""
+        record = self._records.live(version)
+        return None if record is None else record.cause
 
     async def unloaded(self, model: str) -> None:
         """Wait until nothing of a model is loading in vain or draining; what is claimed may serve on."""
@@ -363,6 +368,7 @@ class ModelManager(Catalog):
         self._reconcile()
 
     def _fail(self, record: VersionRecord, reason: str, error: Exception) -> None:
+        record.cause = outer_cause(error)
         pause_s = self._retries.plan(record.id, error)
         if pause_s is not None:
             reason = f"{reason}; it is tried again in {pause_s:g} s"

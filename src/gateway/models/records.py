@@ -43,9 +43,10 @@ class VersionRecord:
         since_s: wall-clock seconds since the epoch of the last change.
         withdrawn: nobody claims it any more; a load under way ends in UNLOADED.
         served: the loaded version while READY or DRAINING.
+        cause: what outside its files a FAILED one was met by; see `outer_cause`.
     """
 
-    __slots__ = ("reason", "served", "since_s", "state", "wanted", "withdrawn")
+    __slots__ = ("cause", "reason", "served", "since_s", "state", "wanted", "withdrawn")
 
     def __init__(self, wanted: WantedVersion, now_s: float) -> None:
         self.wanted = wanted
@@ -54,6 +55,7 @@ class VersionRecord:
         self.since_s = now_s
         self.withdrawn = False
         self.served: LoadedVersion | None = None
+        self.cause: Exception | None = None
 
     @property
     def id(self) -> VersionId:

@@ -233,16 +233,23 @@ class RepositoryController:
         raise NotFound(f"failed to load '{model}', failed to poll from model repository: no such model")
 
     async def _loaded(self, model: str, order: _Order) -> None:
-        """Wait for every version of the order; raise for those that failed."""
+        """Wait for every version of the order.
+
+        Raises:
+            ModelLoadError: some failed; from a cause outside their files if none of them is to blame.
+        """
         failures: list[str] = []
+        causes: list[Exception | None] = []
         for version in order.versions:
             status = await self._manager.outcome(version.id)
             if status is None:
                 failures.append(f"version {version.id.number} was withdrawn while it loaded")
             elif status.state is not VersionState.READY:
                 failures.append(f"version {version.id.number}: {status.reason}")
+                causes.append(self._manager.cause(version.id))
         if failures:
-            raise ModelLoadError(f"failed to load '{model}', {'; '.join(failures)}")
+            cause = causes[0] if causes and all(causes) else None
+            raise ModelLoadError(f"failed to load '{model}', {'; '.join(failures)}") from cause
 
     async def _exists(self, model: str) -> bool:
         for repository in self._repositories:

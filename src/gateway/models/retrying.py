@@ -31,6 +31,21 @@ _PASSING: Final = frozenset(
 )
 
 
+def outer_cause(error: BaseException) -> Exception | None:
+    """Return what outside the files `error`, or one it was raised from, was met by; None if nothing was.
+
+    It is made anew, a BackendUnavailable or an OSError without paths and traceback, so that it may be kept.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (BackendUnavailable, Unavailable, MemoryError)):
+            return BackendUnavailable(str(cause))
+        if isinstance(cause, OSError):
+            return OSError(cause.errno, cause.strerror)
+        cause = cause.__cause__
+    return None
+
+
 def may_pass(error: BaseException) -> bool:
     """Whether the same files may load later: `error`, or one it was raised from, is no fault of content."""
     cause: BaseException | None = error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -101,6 +102,14 @@ class LoadedVersion:
     def memory_bytes(self) -> int:
         """What its loaded models hold together."""
         return sum(r.model.memory_bytes for r in self._replicas)
+
+    @property
+    def memory(self) -> Sequence[tuple[Device, int]]:
+        """As `ServedVersion.memory`; several models on one device count together."""
+        totals: defaultdict[Device, int] = defaultdict(int)
+        for replica in self._replicas:
+            totals[replica.model.device] += replica.model.memory_bytes
+        return tuple((device, total) for device, total in totals.items() if total)
 
     def take(self) -> VersionLease:
         """Return a new lease."""
