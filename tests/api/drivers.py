@@ -156,7 +156,7 @@ class UnaryCall:
         self.deadline_s = deadline_s
         self.arrived_s = 1000.0
         self.peer = "test"
-        self.cancel_callbacks: list[Callable[[], None]] = []
+        self.cancel_callbacks: list[Callable[[], object]] = []
         self.answers: list[tuple[bytes, Headers] | RpcStatus] = []
         self.answered = asyncio.Event()
 
@@ -168,7 +168,7 @@ class UnaryCall:
         self.answers.append(status)
         self.answered.set()
 
-    def on_cancel(self, callback: Callable[[], None]) -> None:
+    def on_cancel(self, callback: Callable[[], object]) -> None:
         self.cancel_callbacks.append(callback)
 
     async def outcome(self) -> tuple[bytes, Headers]:
