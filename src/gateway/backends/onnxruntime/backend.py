@@ -121,6 +121,7 @@ class OnnxRuntimeBackend:
             threads=threads,
             instances=instances,
             memory_bytes=job.report.total_bytes,
+            inline=job.options.inline_runs and plan.device.kind == "cpu",
             warnings=reading.warnings,
         )
         for warning in reading.warnings:

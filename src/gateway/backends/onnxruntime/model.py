@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.backends.onnxruntime.failures import run_error
+from gateway.backends.onnxruntime.run_times import RunTimes
 from gateway.core.errors import BackendError, InvalidRequest
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ class Loaded:
         threads: intra-op and inter-op threads of the session.
         instances: runs allowed at once.
         memory_bytes: an estimate: the size of the file and its external data.
+        inline: runs may be made on the event loop when they are short.
         warnings: sentences for the operator.
     """
 
@@ -41,6 +44,7 @@ class Loaded:
     threads: tuple[int, int]
     instances: int
     memory_bytes: int
+    inline: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -64,10 +68,11 @@ class OnnxRuntimeModel:
         self.loaded = loaded
         self._runner = runner
         self._hidden: Sequence[str] = hidden_paths(loaded.artifact)
+        self._times = RunTimes()
         self._threads = ThreadPoolExecutor(loaded.instances, f"onnxruntime-{loaded.name}")
 
     async def infer(self, batch: Batch) -> BatchResult:
-        """Run one batch in one of the model's threads.
+        """Run one batch in one of the model's threads, or here if it is short and `Loaded.inline` allows it.
 
         The outputs are fresh memory and the caller's. Cancelling the caller drops a run that has not begun
         and abandons one that has: it goes on, holding the arrays of `batch`, until it returns.
@@ -77,7 +82,14 @@ class OnnxRuntimeModel:
             BackendError: ONNX Runtime refused the data.
             BackendUnavailable: out of memory, or the device is lost.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, batch)
+        times = self._times
+        if self.loaded.inline and times.are_short(batch.rows):
+            result, cpu_ns = self._run(batch)
+        else:
+            loop = asyncio.get_running_loop()
+            result, cpu_ns = await loop.run_in_executor(self._threads, self._run, batch)
+        times.note(batch.rows, cpu_ns)
+        return result
 
     async def stream(self, batch: Batch) -> AsyncIterator[BatchResult]:
         """Give the one result of `infer`."""
@@ -94,13 +106,16 @@ class OnnxRuntimeModel:
         self._threads.shutdown(wait=True)
         self._runner.close()
 
-    def _run(self, batch: Batch) -> BatchResult:
+    def _run(self, batch: Batch) -> tuple[BatchResult, int]:
+        """Return the result and the nanoseconds of this thread's CPU time that it took."""
+        started_ns = time.thread_time_ns()
         try:
-            return self._runner.run(batch.inputs, batch.output_names)
+            result = self._runner.run(batch.inputs, batch.output_names)
         except (BackendError, InvalidRequest) as error:
             raise type(error)(f"model '{self.loaded.name}': {error}") from error
         except Exception as error:
             raise run_error(error, self.loaded.name, self._hidden) from error
+        return result, time.thread_time_ns() - started_ns
 
 
 def hidden_paths(artifact: Artifact) -> tuple[str, ...]:
