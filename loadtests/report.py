@@ -90,7 +90,7 @@ def load_table(records: Sequence[Mapping[str, Any]]) -> str:
         figures = [spread(r[key] for r in repeats).text(form) for _, key, form in _COLUMNS]
         errors = sum(len(r["errors"]) for r in repeats)
         lines.append([*map(str, cell), *figures, str(errors)])
-    return "\n".join(_markdown([head, *lines]))
+    return "\n".join(markdown([head, *lines]))
 
 
 def direct_table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -103,10 +103,11 @@ def direct_table(records: Sequence[Mapping[str, Any]]) -> str:
         rate = spread(r["rows_per_s"] for r in repeats).text(",.0f")
         times = (spread(r[key] for r in repeats).text(",.1f") for key in ("call_us", "row_cpu_us"))
         lines.append([model, str(rows), rate, *times])
-    return "\n".join(_markdown(lines))
+    return "\n".join(markdown(lines))
 
 
-def _markdown(table: Sequence[Sequence[str]]) -> Iterator[str]:
+def markdown(table: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a Markdown table, its columns aligned; the first row is its head."""
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     for index, row in enumerate(table):
         yield "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"

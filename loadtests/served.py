@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadtests import process_tree
 from loadtests.direct import OPTIONS
 
 if TYPE_CHECKING:
@@ -69,12 +69,16 @@ class ServedGateway:
         core: the core it is kept on.
         folder: for its configuration and its log.
         batching: model -> settings of its `batching` section; others have the defaults.
+        overlay: laid over the whole configuration, mappings into mappings.
+        flags: further arguments of `gateway serve`.
     """
 
     models: Sequence[BenchModel]
     core: int
     folder: Path
     batching: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    overlay: Mapping[str, Any] = field(default_factory=dict)
+    flags: Sequence[str] = ()
     _process: subprocess.Popen[str] | None = None
     _ports: dict[str, int] = field(default_factory=dict)
 
@@ -85,11 +89,11 @@ class ServedGateway:
             RuntimeError: it did not come up; the message names its log.
         """
         config, log = self.folder / "gateway.yaml", self.folder / "gateway.log"
-        config.write_text(json.dumps(self._config()))  # YAML holds JSON
+        config.write_text(json.dumps(_overlaid(self._config(), self.overlay)))  # YAML holds JSON
         gateway = [str(Path(sys.executable).with_name("gateway")), "serve", "--config", str(config)]
         with log.open("w") as err:
             self._process = subprocess.Popen(
-                ["taskset", "-c", str(self.core), *gateway, "--ready-json"],
+                ["taskset", "-c", str(self.core), *gateway, "--ready-json", *self.flags],
                 stdout=subprocess.PIPE,
                 stderr=err,
                 text=True,
@@ -98,6 +102,7 @@ class ServedGateway:
         line = self._process.stdout.readline()
         if not line or not json.loads(line)["ready"]:
             self._process.kill()
+            self._process.communicate()
             raise RuntimeError(f"the gateway did not become ready: see {log}")
         self._ports = {key: value for key, value in json.loads(line).items() if key.endswith("_port")}
         return self
@@ -111,6 +116,8 @@ class ServedGateway:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def _config(self) -> dict[str, Any]:
         return {
@@ -128,9 +135,25 @@ class ServedGateway:
         }
 
     @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def http_port(self) -> int:
         """Where HTTP is."""
         return self._ports["http_port"]
+
+    @property
+    def grpc_port(self) -> int:
+        """Where gRPC is."""
+        return self._ports["grpc_port"]
+
+    @property
+    def metrics_url(self) -> str:
+        """Where its metrics page is."""
+        return f"http://127.0.0.1:{self._ports['metrics_port']}/metrics"
 
     def http_url(self, model: BenchModel) -> str:
         """Return where binary HTTP requests go."""
@@ -138,21 +161,26 @@ class ServedGateway:
 
     def grpc_url(self) -> str:
         """Return where gRPC infer requests go."""
-        return f"http://127.0.0.1:{self._ports['grpc_port']}/inference.GRPCInferenceService/ModelInfer"
+        return f"http://127.0.0.1:{self.grpc_port}/inference.GRPCInferenceService/ModelInfer"
 
     def cpu_s(self) -> float:
         """Return the CPU seconds of the process and all it ever started, to 10 ms."""
-        assert self._process is not None
-        return _tree_cpu_s(self._process.pid)
+        return process_tree.cpu_s(self.pid)
 
     def counters(self, model: BenchModel) -> Counters:
         """Return what it has counted for a model until now."""
-        url = f"http://127.0.0.1:{self._ports['metrics_port']}/metrics"
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            return _counters(answer.read().decode(), model.name)
+        return read_counters(metrics_text(self.metrics_url), model.name)
 
 
-def _counters(text: str, model: str) -> Counters:
+def metrics_text(url: str) -> str:
+    """Return a metrics page."""
+    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - a URL of our own or the scenario's
+        text: str = answer.read().decode()
+        return text
+
+
+def read_counters(text: str, model: str) -> Counters:
+    """Return what a metrics page says of a model, all its versions together."""
     found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     cumulative: dict[str, float] = defaultdict(float)
     keys = {"gateway_requests_total": "outcome", "gateway_batches_total": "close_reason"}
@@ -182,20 +210,12 @@ def _apart(cumulative: Mapping[str, float]) -> dict[str, float]:
     return apart
 
 
-def _tree_cpu_s(pid: int) -> float:
-    """Return utime + stime of a process and its living descendants, and of those it has waited for."""
-    ticks: dict[int, int] = {}
-    children: dict[int, list[int]] = defaultdict(list)
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended meanwhile
-        child = int(stat.parent.name)
-        children[int(fields[1])].append(child)
-        ticks[child] = sum(map(int, fields[11:15]))
-    total, todo = 0, [pid]
-    while todo:
-        todo += children[(current := todo.pop())]
-        total += ticks.get(current, 0)
-    return total / os.sysconf("SC_CLK_TCK")
+def _overlaid(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `under` with `over` laid on it: mappings are merged, everything else replaced."""
+    both = {
+        key: _overlaid(under[key], value)
+        if isinstance(value, dict) and isinstance(under.get(key), dict)
+        else value
+        for key, value in over.items()
+    }
+    return {**under, **both}

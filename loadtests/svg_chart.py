@@ -1,4 +1,4 @@
-"""Draws a line chart as SVG: axes, ticks, series with the spread of their repeats. Nothing more."""
+"""Draws line and bar charts as SVG: axes, ticks, values with the spread of their repeats. Nothing more."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette: told apart by colour-blind readers too.
 _COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_BAR_HEIGHT, _BAR_LEFT = 30, 230
+_FAR_APART: Final = 30.0
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 750, 420, 78, 190, 44, 56
 
 
@@ -66,6 +68,53 @@ def render(chart: Chart) -> str:
     parts.append(_text(18, _HEIGHT / 2, chart.y_label, turn))
     for index, series in enumerate(chart.series):
         parts += _series(series, index, x, y)
+    return "\n".join([*parts, "</svg>\n"])
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A median under its label, with the least and the greatest value behind it."""
+
+    label: str
+    value: float
+    least: float
+    most: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Horizontal bars, one below the other, drawn logarithmically where values are far apart."""
+
+    title: str
+    x_label: str
+    bars: Sequence[Bar]
+
+
+def render_bars(chart: Bars) -> str:
+    """Return the SVG document."""
+    height = _TOP + _BAR_HEIGHT * len(chart.bars) + _BOTTOM
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" font-family="sans-serif"'
+    parts = [head + ' font-size="13">', f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>']
+    parts.append(_text(16, 24, chart.title, 'font-weight="bold" font-size="15"'))
+    most, least = max(bar.most for bar in chart.bars), min(bar.least for bar in chart.bars)
+    log = least > 0 and most / least > _FAR_APART
+    bottom = 10 ** math.floor(math.log10(least)) if log else 0.0
+    across = _WIDTH - _BAR_LEFT - 150
+
+    def x(value: float) -> float:
+        share = math.log(value / bottom) / math.log(most / bottom) if log else value / most
+        return _BAR_LEFT + across * share
+
+    for index, bar in enumerate(chart.bars):
+        y = _TOP + _BAR_HEIGHT * index
+        colour, middle = _COLOURS[index % len(_COLOURS)], y + _BAR_HEIGHT / 2
+        parts.append(_text(_BAR_LEFT - 8, middle + 4, bar.label, 'text-anchor="end"'))
+        size = f'width="{x(bar.value) - _BAR_LEFT:.1f}" height="{_BAR_HEIGHT - 8}"'
+        parts.append(f'<rect x="{_BAR_LEFT}" y="{y + 4}" {size} fill="{colour}"/>')
+        parts.append(f'<path d="M{x(bar.least):.1f} {middle:.1f}H{x(bar.most):.1f}" stroke="#000"/>')
+        parts.append(_text(x(bar.most) + 6, middle + 4, f"{bar.value:,.4g}"))
+    scale = f"{chart.x_label}{', logarithmic' if log else ''}"
+    parts.append(_text(_BAR_LEFT + across / 2, height - 18, scale, 'text-anchor="middle"'))
     return "\n".join([*parts, "</svg>\n"])
 
 

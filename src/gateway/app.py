@@ -41,7 +41,9 @@ from gateway.telemetry.server_metrics import QueueView, ServerSources
 from gateway.telemetry.trace_sampler import TraceSampler
 from gateway.telemetry.tracing import Timeline, TracePipeline, Tracing, otlp_exporter
 from gateway.transport.grpc_aio import GrpcAioServer
+from gateway.transport.grpc_native import GrpcNativeServer
 from gateway.transport.http import HttpServer
+from gateway.transport.http2.limits import Limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -312,12 +314,20 @@ class Gateway:
         version = installed_metadata().version
         admin = HttpServer(admin_routes(self._manager, version), wiring.admin_options(server))
         metrics = HttpServer([self._metrics_route()], wiring.metrics_options(server))
-        self._grpc = GrpcAioServer(rpc_services(context), wiring.grpc_options(server))
+        self._grpc = self._grpc_server(context)
         self._http = HttpServer(http_routes(context), wiring.http_options(server))
         for listener in (admin, metrics, self._grpc, self._http):
             await listener.start()
             self._resources.push_async_callback(listener.stop, 0.0)
         self._ports = Ports(self._http.port, self._grpc.port, metrics.port, admin.port)
+
+    def _grpc_server(self, context: ApiContext) -> GrpcAioServer | GrpcNativeServer:
+        server = self._config.server
+        services, options = rpc_services(context), wiring.grpc_options(server)
+        if server.grpc.transport == "grpcio":
+            return GrpcAioServer(services, options)
+        self._metrics.transport.expect(Limit)
+        return GrpcNativeServer(services, options, self._metrics.transport.limit_fired)
 
     def _metrics_route(self) -> HttpRoute:
         async def page(request: HttpRequest) -> HttpResponse:

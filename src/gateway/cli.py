@@ -38,6 +38,13 @@ app = typer.Typer(
 )
 
 
+class GrpcTransport(enum.StrEnum):
+    """What speaks gRPC."""
+
+    NATIVE = "native"
+    GRPCIO = "grpcio"
+
+
 class RepositoryMode(enum.StrEnum):
     """How a repository is followed."""
 
@@ -157,6 +164,13 @@ def serve(
     admin_port: Annotated[
         Port, typer.Option(envvar="GATEWAY_ADMIN_PORT", min=0, max=65535, help="[default: 8003]")
     ] = None,
+    grpc_transport: Annotated[
+        GrpcTransport | None,
+        typer.Option(
+            envvar="GATEWAY_GRPC_TRANSPORT",
+            help="native: the gateway's own HTTP/2; grpcio: gRPC's C library. [default: grpcio]",
+        ),
+    ] = None,
     repository_mode: Annotated[
         RepositoryMode | None,
         typer.Option(
@@ -206,6 +220,7 @@ def serve(
             ports={"http": http_port, "grpc": grpc_port, "metrics": metrics_port, "admin": admin_port},
             repository_mode=repository_mode,
             load_at_start=load_model or (),
+            grpc_transport=grpc_transport,
             log_level=log_level,
             log_format=log_format,
             access_log=access_log,

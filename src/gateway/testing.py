@@ -122,6 +122,8 @@ class FakeLoadedModel:
         held: True keeps every run waiting until `release`.
         poison: a run fails with BackendError while any row of the first input holds this value.
         device: where it claims to run.
+        memory_bytes: what it claims to hold.
+        overlaps: as `LoadedModel.overlaps`.
 
     Attributes:
         batches: every batch it was given, in order.
@@ -140,7 +142,9 @@ class FakeLoadedModel:
         poison: float | None = None,
         device: Device = CPU,
         memory_bytes: int = 0,
+        overlaps: bool = True,
     ) -> None:
+        self.overlaps = overlaps
         self.signature = signature or identity_signature()
         self.instances = instances
         self.device = device

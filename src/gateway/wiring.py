@@ -19,6 +19,7 @@ from gateway.telemetry.options import LogOptions, TracingOptions
 from gateway.transport.options import (
     CorsOptions,
     GrpcServerOptions,
+    Http2Limits,
     HttpLimits,
     HttpServerOptions,
     TlsOptions,
@@ -27,7 +28,7 @@ from gateway.transport.options import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.config.schema import GatewayConfig, ServerSettings, TlsSettings
+    from gateway.config.schema import GatewayConfig, Http2Settings, ServerSettings, TlsSettings
 
 
 def http_options(server: ServerSettings) -> HttpServerOptions:
@@ -90,7 +91,31 @@ def grpc_options(server: ServerSettings) -> GrpcServerOptions:
         max_connection_idle_s=grpc.max_connection_idle_s,
         max_connection_age_s=grpc.max_connection_age_s,
         max_connection_age_grace_s=grpc.max_connection_age_grace_s,
+        http2=_http2_limits(grpc.http2),
         tls=_tls(grpc.tls),
+    )
+
+
+def _http2_limits(http2: Http2Settings) -> Http2Limits:
+    return Http2Limits(
+        connection_window_bytes=int(http2.connection_window_bytes),
+        stream_window_bytes=int(http2.stream_window_bytes),
+        max_frame_bytes=int(http2.max_frame_bytes),
+        max_header_block_bytes=int(http2.max_header_block_bytes),
+        max_continuations=http2.max_continuations,
+        max_buffered_bytes=int(http2.max_buffered_bytes),
+        max_unsent_bytes=int(http2.max_unsent_bytes),
+        max_resets=http2.max_resets,
+        max_control_frames=http2.max_control_frames,
+        abuse_interval_s=http2.abuse_interval_s,
+        preface_timeout_s=http2.preface_timeout_s,
+        header_timeout_s=http2.header_timeout_s,
+        body_timeout_s=http2.body_timeout_s,
+        min_body_rate=float(http2.min_body_rate),
+        send_timeout_s=http2.send_timeout_s,
+        linger_s=http2.linger_s,
+        memo_bytes_per_connection=int(http2.memo_bytes_per_connection),
+        memo_bytes=int(http2.memo_bytes),
     )
 
 

@@ -5,7 +5,7 @@ from gateway.core.types import VersionId, VersionState
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.outcome import Outcome
 from gateway.testing import VirtualClock
-from loadtests.served import Counters, _counters
+from loadtests.served import Counters, read_counters
 from tests.telemetry.builders import DIGITS, batch, request, status
 
 
@@ -28,7 +28,7 @@ async def test_counters_of_a_model_are_summed_over_its_versions_and_others_left_
         batch([request()] * 3, version=VersionId("digits", 2, "b"), error=BackendError(""))
     )
     metrics.batches.on_batch(batch([request()], version=VersionId("other", 1, "c")))
-    found = _counters((await metrics.render_aside()).body.decode(), "digits")
+    found = read_counters((await metrics.render_aside()).body.decode(), "digits")
     assert found.answered == {"ok": 2, "overloaded": 1}
     assert (found.batches, found.rows, found.closed) == (3, 7, {"full": 3})
     assert {bound: count for bound, count in found.sizes.items() if count} == {"1.0": 1, "4.0": 2}

@@ -38,6 +38,7 @@ def scraped() -> Facts:
     metrics.lifecycle.on_transition(status(VersionState.FAILED, DIGITS._replace(number=2)))
     metrics.batches.on_batch(batch([request()]))
     metrics.batches.on_rejected(DIGITS, request(), Overloaded("full"))
+    metrics.transport.limit_fired("resets")
     metrics.requests.finished("digits", "1", Outcome.OK, 0.001)
     queue = QueueView(DIGITS, CPU, EmptyQueue())  # type: ignore[arg-type]  # its counts are all that is read
     catalog = Catalog(versions=[Served()], statuses=[ready])

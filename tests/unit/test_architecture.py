@@ -32,6 +32,7 @@ NEIGHBOURS = {
 
 RESTRICTED = {
     "grpc": {"transport/grpc_aio.py", "commands/load_grpc.py"},
+    "hpack": {"transport/http2/"},
     "onnxruntime": {"backends/onnxruntime/"},
     "onnx": {"backends/onnxruntime/"},
     "starlette": {"transport/"},

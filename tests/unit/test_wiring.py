@@ -129,6 +129,25 @@ server:
     max_connection_idle_s: 7
     max_connection_age_s: 7
     max_connection_age_grace_s: 7
+    http2:
+      connection_window_bytes: 70000
+      stream_window_bytes: 70000
+      max_frame_bytes: 70000
+      max_header_block_bytes: 7
+      max_continuations: 7
+      max_buffered_bytes: 7
+      max_unsent_bytes: 7
+      max_resets: 7
+      max_control_frames: 7
+      abuse_interval_s: 7
+      preface_timeout_s: 7
+      header_timeout_s: 7
+      body_timeout_s: 7
+      min_body_rate: 7
+      send_timeout_s: 7
+      linger_s: 7
+      memo_bytes_per_connection: 7
+      memo_bytes: 7
 """
 
 
@@ -142,6 +161,7 @@ def test_every_limit_has_a_key() -> None:
     server = check_config(parse_yaml(EVERY_LIMIT, "f.yaml")).server
     assert unchanged(wiring.http_options(server).limits) == []
     assert unchanged(wiring.protocol_limits(server)) == []
+    assert unchanged(wiring.grpc_options(server).http2) == []
     assert set(unchanged(wiring.grpc_options(server))) <= {
         "host",
         "port",

@@ -15,6 +15,7 @@ from gateway.batching.execution import Execution, Executor, may_be_one_request
 from gateway.batching.grouping import Grouper
 from gateway.batching.intake import Intake
 from gateway.batching.queue import BatchQueue
+from gateway.batching.regather import Regather
 from gateway.batching.splitting import Splitter
 from gateway.batching.streaming import Streams
 from gateway.batching.tickets import Job, Ticket
@@ -96,6 +97,7 @@ class Batcher:
         self._answers = Answers(self._books, signature, splitter, context.clock, joins=options.split_large)
         self._bisection: Bisection[Job] = Bisection(options.bisect_budget)
         self._share = context.scheduler.join(self)
+        self._regather = Regather()
         self._streams = Streams(str(version.number), model, self._executor, splitter, self._share)
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm = Alarm(context.clock, self._on_alarm)
@@ -270,13 +272,24 @@ class Batcher:
         return request.parameters if self._single else self._grouper.shared_parameters(request)
 
     def _finish(self, run: Run, execution: Execution) -> None:
-        """Make room for the next run first, then answer: the device does not wait for that."""
+        """Make room for the next run and answer; the first first where both can go on at once.
+
+        A model with processors of its own goes on while the loop answers; otherwise see `Regather`.
+        """
         now_s = self._clock.now_s()
         self._note_run(run, execution, now_s)
         divided = self._divide(run, execution, now_s)
         if run.part is not None:
             self._bisection.finished(run.part, execution.seconds, now_s)
-        self._release(run, execution.seconds)
+        if self._model.overlaps or self._closed:
+            self._release(run, execution.seconds)
+            self._answer(run, execution, divided=divided)
+            return
+        self._answer(run, execution, divided=divided)
+        self._regather.begin(run.rows, self._queue.rows, execution.seconds, self._clock.now_s())
+        asyncio.get_running_loop().call_soon(self._release_gathered, run, execution.seconds)
+
+    def _answer(self, run: Run, execution: Execution, *, divided: bool) -> None:
         if divided:
             self._answers.later(run, execution)
         elif execution.error is not None:
@@ -287,6 +300,13 @@ class Batcher:
         else:
             self._answers.well(run, execution)
         self._take_back(run)
+
+    def _release_gathered(self, run: Run, seconds: float) -> None:
+        over = self._regather.over(self._queue.rows, self._options.max_batch_rows, self._clock.now_s())
+        if over or self._closed or self._share.contended:
+            self._release(run, seconds)
+        else:
+            asyncio.get_running_loop().call_soon(self._release_gathered, run, seconds)
 
     async def _answer_aside(self, run: Run, execution: Execution) -> None:
         try:

@@ -43,6 +43,11 @@ class Share:
         """Runs under way."""
         return len(self._charged_s)
 
+    @property
+    def contended(self) -> bool:
+        """Whether somebody else waits for the device."""
+        return self._scheduler._wanted_by_others(self)  # noqa: SLF001 - the two halves of one thing
+
     def charge(self) -> None:
         """Charge the expected cost of a run that starts."""
         self._charged_s.append(self.cost_s)
@@ -105,6 +110,9 @@ class DeviceScheduler:
         if not self._scheduled and self.running < self.slots:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._turn)
+
+    def _wanted_by_others(self, share: Share) -> bool:
+        return len(self._wanting) > (share in self._wanting)
 
     def _turn(self) -> None:
         self._scheduled = False

@@ -29,6 +29,7 @@ class ServeFlags:
         ports: port name (http, grpc, metrics, admin) -> number.
         repository_mode: none, explicit or poll.
         load_at_start: models to load in mode explicit.
+        grpc_transport: native or grpcio.
         log_level: least level written.
         log_format: auto, json or console.
         access_log: one line per request.
@@ -39,6 +40,7 @@ class ServeFlags:
     ports: Mapping[str, int | None]
     repository_mode: str | None = None
     load_at_start: Sequence[str] = ()
+    grpc_transport: str | None = None
     log_level: str | None = None
     log_format: str | None = None
     access_log: bool | None = None
@@ -165,6 +167,7 @@ def _with_flags(config: GatewayConfig, flags: ServeFlags) -> GatewayConfig:
         ports=changed(config.server.ports, **flags.ports),
         host=flags.host,
         admin_host=flags.admin_host,
+        grpc=changed(config.server.grpc, transport=flags.grpc_transport),
     )
     log = changed(
         config.telemetry.log, level=flags.log_level, format=flags.log_format, access=flags.access_log

@@ -111,9 +111,59 @@ class HttpSettings(Section):
     """Compress binary tensor responses too; costs far more CPU than it saves on a fast network."""
 
 
+class Http2Settings(Section):
+    """What one client of the native gRPC transport may cost; `grpcio` has limits of its own instead."""
+
+    connection_window_bytes: ByteSize = Field(ByteSize(64 * MIB), ge=65_535, lt=1 << 31)
+    """Request bytes that one connection may have sent and nobody has used yet."""
+    stream_window_bytes: ByteSize = Field(ByteSize(64 * MIB), ge=65_535, lt=1 << 31)
+    """The same for one call."""
+    max_frame_bytes: ByteSize = Field(ByteSize(16 << 10), ge=16_384, lt=1 << 24)
+    """Largest HTTP/2 frame taken."""
+    max_header_block_bytes: ByteSize = Field(ByteSize(64 << 10), gt=0)
+    """One header block as sent, in all its frames."""
+    max_continuations: PositiveInt = 256
+    """CONTINUATION frames of one header block."""
+    max_buffered_bytes: ByteSize = Field(ByteSize(1024 * MIB), gt=0)
+    """Bytes of messages that have not arrived whole or are not read yet, of all calls together;
+    RESOURCE_EXHAUSTED beyond."""
+    max_unsent_bytes: ByteSize = Field(ByteSize(64 * MIB), gt=0)
+    """Response bytes waiting for one connection to read them; the call is reset beyond. One response of any
+    size is always taken."""
+    max_resets: PositiveInt = 1000
+    """Calls that one connection may break off, or have broken off by its own mistakes, per
+    `abuse_interval_s`; the connection is closed beyond."""
+    max_control_frames: PositiveInt = 10_000
+    """Frames without use (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, empty DATA) that one connection may send
+    per `abuse_interval_s`, beyond four for each call and each DATA frame it is sent."""
+    abuse_interval_s: PositiveSeconds = 10.0
+    """Time for which the two count."""
+    preface_timeout_s: PositiveSeconds = 10.0
+    """Time in which a connection must have said that it speaks HTTP/2."""
+    header_timeout_s: PositiveSeconds = 10.0
+    """Time for a header block, or any frame but DATA, to arrive."""
+    body_timeout_s: PositiveSeconds = 30.0
+    """Time a request message may take beyond what `min_body_rate` allows it."""
+    min_body_rate: ByteSize = Field(ByteSize(8 << 10), gt=0)
+    """Bytes per second that an upload must keep up."""
+    send_timeout_s: PositiveSeconds = 60.0
+    """Time in which a client must have read something of its answer, whose memory it holds meanwhile."""
+    linger_s: Seconds = 2.0
+    """Time for which the input of a connection that broke a rule is dropped, so that its client sees why."""
+    memo_bytes_per_connection: ByteSize = ByteSize(16 << 10)
+    """Header blocks remembered for one connection, to be recognised again."""
+    memo_bytes: ByteSize = ByteSize(32 * MIB)
+    """Header blocks remembered for all connections together."""
+
+
 class GrpcSettings(Section):
     """The gRPC listener."""
 
+    transport: Literal["native", "grpcio"] = "grpcio"
+    """What speaks gRPC: `native`, the gateway's own HTTP/2, which costs a small fraction of the CPU time, or
+    `grpcio`, gRPC's C library."""
+    http2: Http2Settings = Field(default_factory=Http2Settings)
+    """Limits of the transport `native`."""
     tls: TlsSettings | None = None
     """Serve gRPC over TLS."""
     max_connections: PositiveInt | None = None

@@ -56,12 +56,14 @@ class LoadedModel(Protocol):
         device: where it runs.
         instances: how many `infer` calls may be under way at once.
         memory_bytes: what it holds, measured or estimated.
+        overlaps: its runs leave the event loop a processor of its own.
     """
 
     signature: ModelSignature
     device: Device
     instances: int
     memory_bytes: int
+    overlaps: bool
 
     async def infer(self, batch: Batch) -> BatchResult:
         """Run one batch off the event loop.

@@ -27,6 +27,7 @@ class NarrowedModel:
         self.device: Device = model.device
         self.instances: int = model.instances
         self.memory_bytes: int = model.memory_bytes
+        self.overlaps: bool = model.overlaps
         self._model = model
 
     async def infer(self, batch: Batch) -> BatchResult:

@@ -36,6 +36,7 @@ class CountedModel:
         self.device: Device = model.device
         self.instances: int = model.instances
         self.memory_bytes: int = model.memory_bytes
+        self.overlaps: bool = model.overlaps
         self._model = model
         self._responses = statistics.responses
         self._clock = clock

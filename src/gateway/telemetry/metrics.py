@@ -15,6 +15,7 @@ from gateway.telemetry.lifecycle_metrics import LifecycleMetrics
 from gateway.telemetry.loop_lag import LoopLagMonitor
 from gateway.telemetry.request_metrics import RequestMetrics
 from gateway.telemetry.server_metrics import ServerMetrics, ServerSources
+from gateway.telemetry.transport_metrics import TransportMetrics
 from gateway.telemetry.triton_metrics import TritonMetrics
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class GatewayMetrics:
     """Owns the registry and the parts that count.
 
     The parts exist before what they watch: pass `batches` and `lifecycle` as observers, `requests` to the
-    telemetry layer, enter `loop_lag`, and call `watch` once the catalog and the batchers exist.
+    telemetry layer, `transport` to the gRPC server, enter `loop_lag`, and call `watch` once the catalog and
+    the batchers exist.
 
     Attributes:
         registry: ours alone; nothing is registered globally.
@@ -64,6 +66,7 @@ class GatewayMetrics:
         batches: a BatchObserver.
         lifecycle: a LifecycleObserver.
         loop_lag: to be entered on the event loop.
+        transport: told of limits that clients meet.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -72,7 +75,8 @@ class GatewayMetrics:
         self.lifecycle = LifecycleMetrics(self._forget)
         self.requests = RequestMetrics(self.lifecycle.knows)
         self.loop_lag = LoopLagMonitor(clock)
-        for collector in (self.requests, self.batches, self.lifecycle, self.loop_lag):
+        self.transport = TransportMetrics()
+        for collector in (self.requests, self.batches, self.lifecycle, self.loop_lag, self.transport):
             self.registry.register(collector)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)

@@ -127,6 +127,58 @@ class HttpServerOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Http2Limits:
+    """What one client of the native gRPC transport may cost; grpcio has limits of its own instead.
+
+    Attributes:
+        connection_window_bytes: request bytes that a connection may have sent and nobody has used yet.
+        stream_window_bytes: the same for one call; at least the largest message, so that it is sent at once.
+        max_frame_bytes: largest frame taken, 16,384 to 16,777,215 (RFC 9113 section 4.2).
+        max_header_block_bytes: most bytes of one header block as sent, in all its frames.
+        max_continuations: most CONTINUATION frames of one header block.
+        max_buffered_bytes: bytes of messages that have not arrived whole or are not read yet, of all calls of
+            the server together; RESOURCE_EXHAUSTED beyond.
+        max_unsent_bytes: response bytes waiting for one connection to read them; the call is reset beyond.
+            One response of any size is always taken.
+        max_resets: calls that one connection may break off, or have broken off by its own mistakes, per
+            `abuse_interval_s`.
+        max_control_frames: frames without use (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, empty DATA) that one
+            connection may send per `abuse_interval_s`, beyond four for each call and DATA frame it is sent.
+        abuse_interval_s: seconds for which `max_resets` and `max_control_frames` count.
+        preface_timeout_s: seconds in which a connection must have said that it speaks HTTP/2.
+        header_timeout_s: seconds that a header block, or any frame but DATA, may take to arrive.
+        body_timeout_s: seconds a request message may take beyond what `min_body_rate` allows it,
+            DEADLINE_EXCEEDED beyond.
+        min_body_rate: bytes per second that every upload must keep up once `body_timeout_s` is used.
+        send_timeout_s: seconds in which a client must have read something of its response, or the call is
+            reset; it holds the response's memory meanwhile.
+        linger_s: seconds for which the input of a connection that broke a rule is read and dropped, so that
+            its client sees the reason and not a reset connection.
+        memo_bytes_per_connection: header blocks remembered for one connection, to be recognised again.
+        memo_bytes: header blocks remembered for all connections of the server together.
+    """
+
+    connection_window_bytes: int = 64 * MIB
+    stream_window_bytes: int = 64 * MIB
+    max_frame_bytes: int = 16 * 1024
+    max_header_block_bytes: int = 64 * 1024
+    max_continuations: int = 256
+    max_buffered_bytes: int = 1024 * MIB
+    max_unsent_bytes: int = 64 * MIB
+    max_resets: int = 1000
+    max_control_frames: int = 10_000
+    abuse_interval_s: float = 10.0
+    preface_timeout_s: float = 10.0
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    min_body_rate: float = 8.0 * 1024
+    send_timeout_s: float = 60.0
+    linger_s: float = 2.0
+    memo_bytes_per_connection: int = 16 * 1024
+    memo_bytes: int = 32 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GrpcServerOptions:
     """One gRPC listener.
 
@@ -154,6 +206,7 @@ class GrpcServerOptions:
         max_connection_age_s: seconds after which a connection is told to go elsewhere, so that clients spread
             over new replicas; None keeps it.
         max_connection_age_grace_s: seconds its calls then have to finish; None lets them.
+        http2: what one client may cost; the native transport's alone.
         tls: certificates; None serves plain text.
     """
 
@@ -173,4 +226,5 @@ class GrpcServerOptions:
     max_connection_idle_s: float | None = None
     max_connection_age_s: float | None = None
     max_connection_age_grace_s: float | None = None
+    http2: Http2Limits = field(default_factory=Http2Limits)
     tls: TlsOptions | None = None

@@ -121,6 +121,7 @@ class OnnxRuntimeBackend:
             threads=threads,
             instances=instances,
             memory_bytes=job.report.total_bytes,
+            overlaps=plan.device.kind != "cpu" or _leaves_a_cpu(threads, instances),
             inline=job.options.inline_runs and plan.device.kind == "cpu",
             warnings=reading.warnings,
         )
@@ -149,6 +150,12 @@ class OnnxRuntimeBackend:
         session = _create(job, CPU_PLAN, threads)
         self._notices.say(f"{plan.device} cannot be used, models run on the CPU instead: {failure}")
         return session, CPU_PLAN
+
+
+def _leaves_a_cpu(threads: tuple[int, int], instances: int) -> bool:
+    """Whether the callers of `instances` runs and the session's pools leave a processor idle."""
+    intra, inter = threads
+    return usable_cpus() > instances + (intra - 1) + (inter - 1)
 
 
 async def _discard(opening: asyncio.Future[OnnxRuntimeModel]) -> None:

@@ -33,6 +33,7 @@ class Loaded:
         instances: runs allowed at once.
         memory_bytes: an estimate: the size of the file and its external data.
         inline: runs may be made on the event loop when they are short.
+        overlaps: runs leave a processor to the event loop.
         warnings: sentences for the operator.
     """
 
@@ -45,6 +46,7 @@ class Loaded:
     instances: int
     memory_bytes: int
     inline: bool = False
+    overlaps: bool = True
     warnings: tuple[str, ...] = ()
 
 
@@ -56,6 +58,7 @@ class OnnxRuntimeModel:
         device: where it runs.
         instances: how many `infer` calls run at once; more of them wait their turn.
         memory_bytes: an estimate: the size of the file and its external data.
+        overlaps: runs leave a processor to the event loop.
         loaded: everything else that loading found out.
     """
 
@@ -65,6 +68,7 @@ class OnnxRuntimeModel:
         self.device: Device = loaded.device
         self.instances: int = loaded.instances
         self.memory_bytes: int = loaded.memory_bytes
+        self.overlaps: bool = loaded.overlaps
         self.loaded = loaded
         self._runner = runner
         self._hidden: Sequence[str] = hidden_paths(loaded.artifact)

@@ -1,0 +1,66 @@
+"""The gateway beside its peers: one scenario for each of them and each protocol, each on its best terms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from loadtests import peers
+from loadtests.arrivals import Closed
+from loadtests.scenario import GatewayTarget, PeerTarget, Scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_CHEAPEST: Final[Mapping[str, tuple[str, ...]]] = {
+    "http": ("http-binary", "http-raw", "http-json"),
+    "grpc": ("grpc",),
+}
+"""Wire formats of each protocol, the cheapest to parse first: a peer is asked in the first that it speaks."""
+
+
+def peer_entries(
+    names: Sequence[str],
+    protocols: Sequence[str],
+    base: Scenario,
+    gateways: Mapping[str, GatewayTarget],
+) -> dict[str, Scenario]:
+    """Return an entry for each gateway and peer and protocol it speaks.
+
+    Args:
+        names: of the peers.
+        protocols: `http`, `grpc`.
+        base: closed loop, model and rows; its target and protocol are replaced.
+        gateways: label -> our own, with different settings.
+
+    Raises:
+        LookupError: there is no peer of such a name.
+    """
+    entries: dict[str, Scenario] = {}
+    for protocol in protocols:
+        for label, target in gateways.items():
+            changes = {"protocol": _CHEAPEST[protocol][0], "target": target}
+            entries[f"{label} {protocol}"] = base.model_copy(update=changes)
+        for name in names:
+            for wire in _spoken(peers.find(name).protocols, protocol):
+                changes = {"protocol": wire, "target": PeerTarget(kind="peer", name=name)}
+                entries[f"{name} {wire}"] = base.model_copy(update=changes)
+    return entries
+
+
+def _spoken(spoken: Sequence[str], protocol: str) -> Iterator[str]:
+    """Yield the cheapest wire format of a protocol, if any."""
+    found = [wire for wire in _CHEAPEST[protocol] if wire in spoken]
+    yield from found[:1]
+
+
+def base_scenario(model: str, rows: int, in_flight: int, seconds: float, repeat: int) -> Scenario:
+    """Return what every peer is asked: a closed loop, connections as each likes best."""
+    return Scenario(
+        name="peers",
+        protocol="grpc",
+        model=model,
+        rows=rows,
+        arrival=Closed(kind="closed", in_flight=in_flight),
+        duration_s=seconds,
+        repeat=repeat,
+    )

@@ -1,0 +1,108 @@
+"""Header blocks to request heads, and the memory of those seen before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from gateway.transport.http2.hpack_decoder import HpackDecoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.transport.http2.hpack_decoder import DecodedBlock
+    from gateway.transport.http2.huffman import HuffmanStrings
+
+HeadT = TypeVar("HeadT")
+
+_ENTRY_BYTES: Final = 1024
+"""What an entry is charged beyond its key: a head with its metadata, roughly."""
+
+
+@dataclass(slots=True)
+class MemoBudget:
+    """Bytes that the memos of one server may still take together."""
+
+    left_bytes: int
+
+
+class HeadMemo(Generic[HeadT]):
+    """Turns the header blocks of one connection into heads.
+
+    A hit needs full byte equality and a dynamic table that has not changed since: blocks that change the
+    table are never remembered, and one that does makes all others be forgotten. What is remembered is bounded
+    per connection and, through the budget, for the server.
+
+    Args:
+        strings: decodes Huffman strings; shared.
+        build: makes a head of a decoded block; may raise StreamFault, which is not remembered.
+        max_list_bytes: size from which fields are dropped and `DecodedBlock.too_large` is set.
+        memo_bytes: bound of this connection.
+        budget: bound of all.
+    """
+
+    __slots__ = ("_budget", "_build", "_charged", "_decoder", "_heads", "_max_list_bytes", "_memo_bytes")
+
+    def __init__(
+        self,
+        strings: HuffmanStrings,
+        build: Callable[[DecodedBlock], HeadT],
+        max_list_bytes: int,
+        memo_bytes: int,
+        budget: MemoBudget,
+    ) -> None:
+        self._decoder = HpackDecoder(strings)
+        self._build = build
+        self._max_list_bytes = max_list_bytes
+        self._memo_bytes = memo_bytes
+        self._budget = budget
+        self._heads: dict[bytes, HeadT] = {}
+        self._charged = 0
+
+    def head(self, block: bytes) -> HeadT:
+        """Return the head of a request.
+
+        Raises:
+            ConnectionFault: the block cannot be decoded.
+            StreamFault: the request is malformed.
+        """
+        head = self._heads.get(block)
+        if head is not None:
+            return head
+        decoder = self._decoder
+        generation = decoder.generation
+        decoded = decoder.decode(block, self._max_list_bytes)
+        if decoder.generation != generation:
+            self.forget()
+            return self._build(decoded)
+        head = self._build(decoded)
+        self._remember(block, head)
+        return head
+
+    def decoded(self, block: bytes) -> DecodedBlock:
+        """Decode a block that is no request's head: trailers, or a refused request.
+
+        Raises:
+            ConnectionFault: it cannot be decoded.
+        """
+        generation = self._decoder.generation
+        decoded = self._decoder.decode(block, self._max_list_bytes)
+        if self._decoder.generation != generation:
+            self.forget()
+        return decoded
+
+    def forget(self) -> None:
+        """Forget every block; the memory goes back to the budget."""
+        if self._charged:
+            self._heads.clear()
+            self._budget.left_bytes += self._charged
+            self._charged = 0
+
+    def _remember(self, block: bytes, head: HeadT) -> None:
+        charge = len(block) + _ENTRY_BYTES
+        if self._charged + charge > self._memo_bytes:
+            self.forget()
+        if charge <= self._memo_bytes and charge <= self._budget.left_bytes:
+            self._heads[block] = head
+            self._charged += charge
+            self._budget.left_bytes -= charge
