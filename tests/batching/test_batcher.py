@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 from collections import Counter
 from contextlib import aclosing
@@ -69,6 +70,20 @@ async def outcomes(pendings: Sequence[Pending]) -> list[list[float] | type[Gatew
         type(result) if isinstance(result, GatewayError) else tags_of(result)
         for _, result in sorted(results.items())
     ]
+
+
+async def test_answered_requests_leave_nothing_for_the_garbage_collector() -> None:
+    """Their tensors, and the buffers under them, are freed with the last reference."""
+    harness = Harness()
+    gc.collect()
+    gc.disable()
+    try:
+        await gather_results([harness.batcher.submit(request(float(tag))) for tag in range(100)])
+        await settle()
+        harness.observer.batches.clear()
+        assert gc.collect() < 100
+    finally:
+        gc.enable()
 
 
 # -- forming -----------------------------------------------------------------------------------------------

@@ -309,7 +309,9 @@ class Answers:
             return False
         ticket.counted = True
         timing = RequestTiming(job.queue_ns, *compute)
-        return ticket.complete(respond(ticket.request, self._number, outputs, timing))
+        completed = ticket.complete(respond(ticket.request, self._number, outputs, timing))
+        ticket.jobs = ()  # none waits any more; ticket and jobs would keep each other for the collector to find
+        return completed
 
     def _close(self, run: Run, execution: Execution, now_s: float, *, only_done: bool = False) -> None:
         members: list[BatchMember] = []
