@@ -18,6 +18,9 @@ _CHEAPEST: Final[Mapping[str, tuple[str, ...]]] = {
 """Wire formats of each protocol, the cheapest to parse first: a peer is asked in the first that it speaks."""
 
 
+_MOST_ROWS: Final = 64  # the gateway's own default
+
+
 def peer_entries(
     names: Sequence[str],
     protocols: Sequence[str],
@@ -42,9 +45,16 @@ def peer_entries(
             entries[f"{label} {protocol}"] = base.model_copy(update=changes)
         for name in names:
             for wire in _spoken(peers.find(name).protocols, protocol):
-                changes = {"protocol": wire, "target": PeerTarget(kind="peer", name=name)}
+                changes = {"protocol": wire, "target": _peer_target(name, base)}
                 entries[f"{name} {wire}"] = base.model_copy(update=changes)
     return entries
+
+
+def _peer_target(name: str, base: Scenario) -> PeerTarget:
+    """Return a peer whose batches may hold all that is in flight: several wait in vain for more."""
+    assert isinstance(base.arrival, Closed)
+    in_flight_rows = base.arrival.in_flight * base.rows
+    return PeerTarget(kind="peer", name=name, max_batch_rows=min(in_flight_rows, _MOST_ROWS))
 
 
 def _spoken(spoken: Sequence[str], protocol: str) -> Iterator[str]:

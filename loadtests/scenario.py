@@ -79,10 +79,16 @@ class AddressTarget(_Record):
 
 
 class PeerTarget(_Record):
-    """Another server, installed and started by its adapter in loadtests/peers."""
+    """Another server, installed and started by its adapter in loadtests/peers.
+
+    Attributes:
+        name: the adapter's.
+        max_batch_rows: most rows per batch, where the peer batches.
+    """
 
     kind: Literal["peer"]
     name: str
+    max_batch_rows: int = Field(default=64, ge=1)
 
     @property
     def label(self) -> str:

@@ -115,7 +115,7 @@ def _peer(target: PeerTarget, model: BenchModel, core: int, folder: Path) -> Ite
         try:
             peer = peers.find(target.name)
             peer.install(VENVS / target.name)
-            place = Place(VENVS / target.name, model, workdir, str(core))
+            place = Place(VENVS / target.name, model, workdir, str(core), target.max_batch_rows)
             running = stack.enter_context(peer.start(place))
             running.wait_ready()
         except (PeerUnavailable, LookupError, ImportError) as exc:

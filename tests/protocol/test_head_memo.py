@@ -88,12 +88,14 @@ def test_a_known_head_with_another_tail_goes_to_the_parser() -> None:
 @pytest.mark.parametrize(
     "head",
     [
-        head_of(binary("x", "FP32", [1, 1], 4), id="unique"),
+        head_of(binary("x", "FP32", [1, 1], 4), id="needs \\n escapes"),
+        head_of(binary("x", "FP32", [1, 1], 4), id="x"),
+        head_of(binary("x", "FP32", [1, 1], 4), id="i" * 129),
         head_of(binary("x", "BYTES", [1], 4)),
         head_of({"name": "x", "datatype": "FP32", "shape": [1], "data": [1.0]}, binary("y", "FP32", [1], 4)),
         head_of(binary("x", "FP32", [1, 1], 4), padding="x" * 5000),
     ],
-    ids=["with an id", "BYTES", "data in JSON", "long"],
+    ids=["id with escapes", "id that is elsewhere too", "long id", "BYTES", "data in JSON", "long"],
 )
 def test_heads_that_do_not_repeat_are_not_kept(head: bytes) -> None:
     """They would only push out those that do, or need their bytes looked at."""
@@ -119,3 +121,47 @@ def test_tensors_are_views_that_cannot_be_written() -> None:
     assert tensor.array.tolist() == [0.0, 1.0]
     assert not tensor.array.flags.owndata
     assert not tensor.array.flags.writeable
+
+
+PLAIN_IDS = st.text("abcXYZ019_.:/+=-", min_size=1, max_size=40)
+ANY_IDS = st.one_of(
+    PLAIN_IDS, st.text(min_size=1, max_size=10), st.sampled_from(["x", "id", "inputs", "FP32"])
+)
+
+
+@given(
+    st.lists(ANY_IDS, min_size=2, max_size=4),
+    st.sampled_from(["first", "last"]),
+    st.dictionaries(st.sampled_from(["mine", "id"]), ANY_IDS, max_size=2),
+    st.sampled_from([{}, {"separators": (",", ":")}]),
+)
+def test_heads_are_known_but_for_their_ids(
+    ids: list[str], place: str, parameters: dict[str, str], style: dict[str, Any]
+) -> None:
+    """Whatever the ids, wherever they stand, and whatever else looks like them: as the parser says."""
+    memo, tail = HeadMemo(), np.arange(2, dtype="<f4").tobytes()
+    inputs = {"inputs": [binary("x", "FP32", [1, 2], 8)], "parameters": parameters}
+    for request_id in ids:
+        named = {"id": request_id}
+        head = json.dumps({**named, **inputs} if place == "first" else {**inputs, **named}, **style).encode()
+        assert same(decode(head, tail, memo), decode(head, tail, None))
+
+
+@given(PLAIN_IDS, PLAIN_IDS)
+def test_a_head_with_another_plain_id_is_not_parsed_again(one: str, other: str) -> None:
+    """Unless the first id also stood elsewhere in it."""
+    memo = HeadMemo()
+    heads = [head_of(binary("input", "FP32", [1, 2], 8), id=f"id/{name}") for name in (one, other)]
+    decode(heads[0], bytes(8), memo)
+    known = memo.get(heads[1])
+    assert known is not None
+    assert known.request_id == f"id/{other}"
+
+
+def test_places_of_ids_are_bounded() -> None:
+    """Clients that write ever other things before an id push each other out."""
+    memo = HeadMemo()
+    heads = [head_of(binary(f"x{i}", "FP32", [1], 4), id="7") for i in range(30)]
+    for head in heads:
+        decode(head, bytes(4), memo)
+    assert 0 < len([h for h in heads if memo.get(h)]) <= 8

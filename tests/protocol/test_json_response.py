@@ -172,3 +172,23 @@ def test_heads_are_bounded() -> None:
         response = InferResponse(model_name="m", model_version="1", outputs=(tensor,))
         encode_response(response, ReplyForm({}, unlisted_binary=True), heads)
     assert len(heads._heads) <= 512
+
+
+@given(
+    st.lists(tensors(), max_size=2),
+    st.lists(st.one_of(st.text(max_size=8), st.text("ab9-", min_size=1, max_size=8)), min_size=1, max_size=4),
+)
+def test_responses_with_ids_are_the_same_with_and_without_memory(
+    outputs: list[Tensor], ids: list[str]
+) -> None:
+    """Byte for byte; and those of one kind have heads and sizes that are the same."""
+    heads, kinds = ResponseHeads(), dict[object, tuple[object, int]]()
+    named = [tensor._replace(name=f"y{i}") for i, tensor in enumerate(outputs)]
+    for request_id in ids:
+        response = response_of(*named, request_id=request_id)
+        known, made = encode_response(response, BINARY, heads), encode_response(response, BINARY)
+        assert b"".join(map(bytes, known.body)) == b"".join(map(bytes, made.body))
+        assert (known.headers, known.content_type) == (made.headers, made.content_type)
+        if known.kind is not None:
+            form = (known.headers, sum(map(len, known.body)))
+            assert kinds.setdefault(known.kind, form) == form

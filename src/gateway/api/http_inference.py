@@ -72,7 +72,7 @@ class InferHttp:
     def __init__(self, context: ApiContext, errors: ErrorTranslator) -> None:
         self._context = context
         self._errors = errors
-        self._heads = HeadMemo()
+        self._heads = HeadMemo(context.limits.max_name_bytes)
         self._response_heads = ResponseHeads()
 
     def infer(self, request: HttpRequest, reply: HttpReply) -> CancelHook:
@@ -90,8 +90,11 @@ class InferHttp:
             facts = head.facts = self._head_facts(request)
         model, version, text_bytes, timeout_s, timing = facts
         body = request.body
-        known = self._heads.get(bytes(body[:text_bytes])) if text_bytes else None
-        if known is None or known.tail_bytes != len(body) - text_bytes or known.classifies:
+        recognised = self._heads.get(bytes(body[:text_bytes])) if text_bytes else None
+        if recognised is None:
+            return None
+        known, request_id = recognised
+        if known.tail_bytes != len(body) - text_bytes or known.classifies:
             return None
         meant = version_meant(self._context.catalog, model, version)
         if meant is not None and meant.signature.decoupled:
@@ -101,6 +104,7 @@ class InferHttp:
         inference = InferRequest(
             model_name=model,
             model_version=version,
+            request_id=request_id,
             inputs=known.tensors(body, text_bytes),
             outputs=known.outputs,
             parameters=known.parameters,

@@ -310,7 +310,7 @@ class Answers:
         ticket.counted = True
         timing = RequestTiming(job.queue_ns, *compute)
         completed = ticket.complete(respond(ticket.request, self._number, outputs, timing))
-        ticket.jobs = ()  # none waits any more; ticket and jobs would keep each other for the collector to find
+        ticket.jobs = ()  # none waits any more, and they refer to each other
         return completed
 
     def _close(self, run: Run, execution: Execution, now_s: float, *, only_done: bool = False) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gateway.core.calls import Buffer
-    from gateway.protocol.head_memo import HeadMemo, RequestHead
+    from gateway.protocol.head_memo import HeadMemo, KnownHead
     from gateway.protocol.limits import ProtocolLimits
 
 HEADER_LENGTH: Final = "inference-header-content-length"
@@ -128,27 +128,29 @@ def decode_request(
     view = memoryview(body).toreadonly()
     text = body if isinstance(body, bytes) and length == len(body) else bytes(view[:length])
     tail = view[length:]
-    head = memo.get(text) if memo is not None else None
-    if head is not None and head.tail_bytes == len(tail):
-        return DecodedRequest(from_head(head, view, length, call), head.form)
+    known = memo.get(text) if memo is not None else None
+    if known is not None and known.head.tail_bytes == len(tail):
+        return DecodedRequest(from_head(known, view, length, call), known.head.form)
     decoded, timeout_us = _decode_document(parse_object(text, limits), tail, call, context)
     if memo is not None:
         memo.put(text, len(tail), decoded, timeout_us)
     return decoded
 
 
-def from_head(head: RequestHead, body: Buffer, text_bytes: int, call: HttpInferCall) -> InferRequest:
+def from_head(known: KnownHead, body: Buffer, text_bytes: int, call: HttpInferCall) -> InferRequest:
     """Return what the parser would: the head was decoded before, with as many bytes behind it.
 
     Args:
-        head: what the first `text_bytes` bytes of `body` say.
+        known: what the first `text_bytes` bytes of `body` say.
         body: the body, read-only.
         text_bytes: where the tensors begin.
         call: everything else.
     """
+    head = known.head
     return InferRequest(
         model_name=call.model_name,
         model_version=call.model_version,
+        request_id=known.request_id,
         inputs=head.tensors(body, text_bytes),
         outputs=head.outputs,
         parameters=head.parameters,

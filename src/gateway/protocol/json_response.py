@@ -10,6 +10,7 @@ import orjson
 from gateway.core.calls import Buffer, HttpResponse
 from gateway.core.errors import InvalidRequest
 from gateway.core.types import Datatype
+from gateway.protocol.head_memo import is_plain_id
 from gateway.protocol.raw_tensor import to_raw
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class _Head(NamedTuple):
 class ResponseHeads:
     """JSON heads of binary responses by everything they are made of: they repeat as requests do.
 
-    Only of responses without id and parameters, all of whose outputs are binary, not BYTES and not empty.
-    Holds at most 512; when full it starts anew.
+    Only of responses without parameters, with outputs, all binary, not BYTES and not empty. The id is
+    put in where it means itself in JSON. Holds at most 512; when full it starts anew.
     """
 
     def __init__(self) -> None:
@@ -44,7 +45,7 @@ class ResponseHeads:
 
     def response(self, response: InferResponse, form: ReplyForm) -> HttpResponse | None:
         """Return the whole response if it is of the kind that repeats, else None."""
-        if response.request_id or response.parameters:
+        if response.parameters or not response.outputs:
             return None
         key: list[object] = [response.model_name, response.model_version]
         for name, datatype, array in response.outputs:
@@ -52,8 +53,16 @@ class ResponseHeads:
                 return None
             key += (name, array.dtype.num, array.shape)
         text, headers = self._head(tuple(key), response)
+        kind: object = text
+        if response.request_id:
+            literal = response.request_id.encode()
+            if not is_plain_id(literal):
+                return None
+            kind = (text, len(literal))  # the size of the head is told in a header
+            text = b'{"id":"%b",%b' % (literal, text[1:])
+            headers = ((_HEADER_LENGTH, str(len(text))),)
         body = (text, *[to_raw(tensor) for tensor in response.outputs])
-        return HttpResponse(200, body, _BINARY_TYPE, headers, compressible=False, kind=text)
+        return HttpResponse(200, body, _BINARY_TYPE, headers, compressible=False, kind=kind)
 
     def _head(self, key: _Key, response: InferResponse) -> _Head:
         head = self._heads.get(key)
@@ -61,7 +70,7 @@ class ResponseHeads:
             if len(self._heads) >= _MAX_HEADS:
                 self._heads.clear()
             items = [_binary_item(tensor, tensor.array.nbytes) for tensor in response.outputs]
-            text = b"%b[%b]}" % (_opening(response), b",".join(items))
+            text = b"%b[%b]}" % (_opening(response, named=False), b",".join(items))
             head = self._heads[key] = _Head(text, ((_HEADER_LENGTH, str(len(text))),))
         return head
 
@@ -100,9 +109,9 @@ def encode_response(
     return HttpResponse(200, (text, *parts), _BINARY_TYPE, headers, compressible=False)
 
 
-def _opening(response: InferResponse) -> bytes:
-    """Return the text of the response up to the list of outputs."""
-    members: dict[str, Any] = {"id": response.request_id} if response.request_id else {}
+def _opening(response: InferResponse, *, named: bool = True) -> bytes:
+    """Return the text of the response up to the list of outputs, with its id if `named`."""
+    members: dict[str, Any] = {"id": response.request_id} if named and response.request_id else {}
     members |= {"model_name": response.model_name, "model_version": response.model_version}
     if response.parameters:
         members["parameters"] = dict(response.parameters)
