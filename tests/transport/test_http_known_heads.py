@@ -48,6 +48,61 @@ async def test_a_head_seen_before_is_recognised_on_every_connection(
     assert known.peer == parsed.peer != elsewhere.peer
 
 
+async def test_headers_that_tell_requests_apart_may_differ(
+    serve: Serve, connect: Connect, echo: Echo
+) -> None:
+    """Trace context, ids and time limits: each request has its own, everything else is known."""
+    wire = await connect(await serve())
+    for number in range(3):
+        values = (f"traceparent: 00-{number}", "X-A: same", f"X-Request-ID: {number} of 3")
+        await exchange(wire, post(PLAIN, b"x", *values, f"x-request-timeout-ms: {9 - number}"))
+    parsed, known, again = echo.requests
+    assert parsed.head is None
+    assert known.head is again.head is not None
+    for number, request in enumerate(echo.requests):
+        framing = {"host": "test", "content-length": "1"}
+        assert request.headers == framing | {
+            "traceparent": f"00-{number}",
+            "x-a": "same",
+            "x-request-id": f"{number} of 3",
+            "x-request-timeout-ms": str(9 - number),
+        }
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("traceparent: 1", "traceparent: 2"),
+        ("traceparent: 1", "Traceparent: 2"),
+        ("traceparent:  two spaces",),
+        ("traceparent: trailing ",),
+        ("traceparent: caf\u00e9",),
+        ("traceparent:",),
+        ("tracestate: a=1", "traceparent: 1"),
+        ("X-A: 1", "traceparent: 1"),
+    ],
+    ids=str,
+)
+async def test_odd_volatile_headers_are_read_as_by_the_parser(
+    serve: Serve, connect: Connect, echo: Echo, lines: tuple[str, ...]
+) -> None:
+    """Repeated, padded, not ASCII, empty, in another order: whatever was known before."""
+    server = await serve()
+    wire = await connect(server)
+    for known in (("traceparent: 7",), ("traceparent: 7", "tracestate: b"), ("X-A: 1", "traceparent: 7")):
+        for _ in range(2):
+            await exchange(wire, post(PLAIN, b"x", *known))
+    for _ in range(2):
+        await exchange(await connect(server), post(PLAIN, b"x", *lines))
+    expected: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        name, value = name.lower(), value.lstrip()
+        expected[name] = f"{expected[name]}, {value}" if name in expected else value
+    for request in echo.requests[-2:]:
+        assert {k: v for k, v in request.headers.items() if k not in {"host", "content-length"}} == expected
+
+
 async def test_another_head_is_another_request(serve: Serve, connect: Connect, echo: Echo) -> None:
     """One byte of difference, a longer body, another target: parsed, and kept apart."""
     wire = await connect(await serve())

@@ -11,7 +11,13 @@ from gateway.api.decoding import HEAVY_BYTES, takes_bytes
 from gateway.api.event_stream import EVENT_STREAM_TYPE, EventStream
 from gateway.api.http_models import model_version
 from gateway.api.response_streams import close
-from gateway.api.timing import header_deadline_s, server_timing, wants_timing
+from gateway.api.timing import (
+    TIMEOUT_HEADER,
+    TIMING_HEADER,
+    header_deadline_s,
+    server_timing,
+    wants_timing,
+)
 from gateway.core.calls import HttpResponse
 from gateway.core.errors import GatewayError, Unsupported
 from gateway.core.types import InferRequest
@@ -49,21 +55,17 @@ class _Plan(NamedTuple):
 
 
 class _HeadFacts(NamedTuple):
-    """What the infer method knows of requests by their HTTP head alone.
+    """What the infer method knows of requests by the HTTP head that they have in common.
 
     Attributes:
         model: from the path.
         version: likewise.
         text_bytes: how much of the body is JSON; 0 when it has no binary tensors behind it.
-        timeout_s: how long they may wait, or None.
-        wants_timing: whether the answer tells where the time went.
     """
 
     model: str
     version: str
     text_bytes: int
-    timeout_s: float | None
-    wants_timing: bool
 
 
 class InferHttp:
@@ -88,8 +90,8 @@ class InferHttp:
         facts = head.facts
         if not isinstance(facts, _HeadFacts):
             facts = head.facts = self._head_facts(request)
-        model, version, text_bytes, timeout_s, timing = facts
-        body = request.body
+        model, version, text_bytes = facts
+        body, headers = request.body, request.headers
         recognised = self._heads.get(bytes(body[:text_bytes])) if text_bytes else None
         if recognised is None:
             return None
@@ -100,7 +102,10 @@ class InferHttp:
         if meant is not None and meant.signature.decoupled:
             return None
         arrived_s, timeout_us = request.arrived_s, known.timeout_us
-        deadline_s = None if timeout_s is None else arrived_s + timeout_s
+        try:
+            deadline_s = header_deadline_s(headers, arrived_s) if TIMEOUT_HEADER in headers else None
+        except GatewayError:
+            return None  # said when it is decoded
         inference = InferRequest(
             model_name=model,
             model_version=version,
@@ -112,30 +117,23 @@ class InferHttp:
             deadline_s=earlier_deadline(deadline_s, arrived_s, timeout_us) if timeout_us else deadline_s,
             arrived_s=arrived_s,
             received_bytes=len(body),
-            headers=request.headers,
+            headers=headers,
             kind=known.kind,
         )
         form, heads = known.form, self._response_heads
+        timing = TIMING_HEADER in headers and wants_timing(headers)
         prepared = _Prepared(inference, lambda answer: encode_response(answer, form, heads), timing)
         return self._submit(request, reply, prepared)
 
     def _head_facts(self, request: HttpRequest) -> _HeadFacts:
+        headers = request.headers
+        model, version = model_version(request)
         try:
-            call = _call(request)
-            context = DecodeContext(call.model_name, self._context.limits)
-            check_name("the model's name", call.model_name, context)
-            text_bytes = header_length(call.headers, len(request.body), call.model_name)
+            check_name("the model's name", model, DecodeContext(model, self._context.limits))
+            text_bytes = header_length(headers, len(request.body), model)
         except GatewayError:
-            return _HeadFacts("", "", 0, None, wants_timing=False)  # said why when it is decoded
-        timeout_s = None if call.deadline_s is None else call.deadline_s - call.arrived_s
-        binary = HEADER_LENGTH in call.headers
-        return _HeadFacts(
-            call.model_name,
-            call.model_version,
-            text_bytes if binary else 0,
-            timeout_s,
-            wants_timing(call.headers),
-        )
+            text_bytes = 0  # it is said why when the request is decoded
+        return _HeadFacts(model, version, text_bytes if HEADER_LENGTH in headers else 0)
 
     def generate(self, request: HttpRequest, reply: HttpReply) -> CancelHook:
         """Begin one inference on a JSON object; the hook takes it out of the queue."""

@@ -108,11 +108,13 @@ class RpcService:
 
 @dataclass(slots=True, eq=False)
 class HttpHead:
-    """What HTTP requests have in common whose request line and headers are equal to the byte.
+    """What HTTP requests have in common whose request lines and headers are equal to the byte.
+
+    But for headers that tell requests apart, whose values differ: trace context, ids, time limits.
 
     Attributes:
-        facts: what the method has worked out from them; written by the method alone. Never what depends on
-            anything else, and never a decision: who may call, until when, which version.
+        facts: what the method has worked out from the others; written by the method alone. Never what depends
+            on anything else, and never a decision: who may call, until when, which version.
     """
 
     facts: object = None

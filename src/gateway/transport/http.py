@@ -70,7 +70,13 @@ class HttpServer:
         writer = ResponseWriter(options, self._executor)
         bodies = BodySource(options.limits, self._executor, budget)
         config = _uvicorn_config(http_app(self._routes, options.cors, bodies, writer), options)
-        direct = DirectRoutes(self._routes, writer, budget, cross_origin=options.cors is not None)
+        direct = DirectRoutes(
+            self._routes,
+            writer,
+            budget,
+            cross_origin=options.cors is not None,
+            max_header_bytes=options.limits.max_header_bytes,
+        )
         context = None if options.tls is None else server_context(options.tls)
         try:
             self._server = await asyncio.get_running_loop().create_server(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
@@ -38,6 +40,14 @@ _MAX_HEAD_BYTES: Final = 2048
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _VIEW_BYTES: Final = 4096  # smaller bodies are copied out of what was received, larger ones are views over it
 _NOT_ORDINARY: Final = frozenset({"transfer-encoding", "content-encoding", "expect", "upgrade"})
+
+_VOLATILE: Final = re.compile(
+    rb"\r\n(traceparent|tracestate|baggage|x-request-id|x-request-timeout-ms|x-correlation-id):"
+    rb" ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)(?=\r\n)",
+    re.IGNORECASE,
+)
+"""Headers that differ from request to request of one client, each one line of visible text."""
+_FOLDED: Final = re.compile(rb"\r\n[ \t]")
 
 RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 
@@ -101,6 +111,11 @@ class HeaderMemo:
         return block
 
 
+@lru_cache(maxsize=256)
+def _texts(names: tuple[bytes, ...]) -> tuple[str, ...]:
+    return tuple([name.decode("ascii") for name in names])
+
+
 def _decoded(raw: RawHeaders) -> HeaderBlock:
     headers: dict[str, str] = {}
     for raw_name, raw_value in raw:
@@ -119,10 +134,17 @@ class DirectRoutes:
         writer: composes responses.
         budget: bytes of bodies held by all requests of the listener.
         cross_origin: the listener sends CORS headers: a request with an Origin goes through the application.
+        max_header_bytes: larger heads may be refused and are left to the parser.
     """
 
     def __init__(
-        self, routes: Sequence[HttpRoute], writer: ResponseWriter, budget: BodyBudget, *, cross_origin: bool
+        self,
+        routes: Sequence[HttpRoute],
+        writer: ResponseWriter,
+        budget: BodyBudget,
+        *,
+        cross_origin: bool,
+        max_header_bytes: int,
     ) -> None:
         self.writer = writer
         self.budget = budget
@@ -135,27 +157,59 @@ class DirectRoutes:
         ]
         self._targets: dict[bytes, DirectTarget] = {}
         self._requests: dict[bytes, DirectRequest] = {}
+        self._varying: dict[tuple[object, ...], DirectRequest] = {}
+        """By the names of the volatile headers and what is between them; without their values."""
+        self._max_head_bytes = min(max_header_bytes, _MAX_HEAD_BYTES)
 
     def recognise(self, data: bytes) -> tuple[DirectRequest, Buffer] | None:
         """Return the request that `data` is, with its body, if `data` is one whole request with a known head.
 
         A hit needs every byte of the head equal to one that was parsed, from between two requests as this
-        must be, and found to be answered directly.
+        must be, and found to be answered directly; but for the values of headers that tell requests apart
+        (`_VOLATILE`), which are taken from `data`.
         """
-        end = data.find(_END_OF_HEAD, 0, _MAX_HEAD_BYTES) + len(_END_OF_HEAD)
-        request = self._requests.get(data[:end])
+        end = data.find(_END_OF_HEAD, 0, self._max_head_bytes) + len(_END_OF_HEAD)
+        head = data[:end]
+        request = self._requests.get(head) or self._without_volatile(head)
         if request is None or len(data) - end != request.body_bytes or not self._has_room(request.body_bytes):
             return None
         return request, data[end:] if request.body_bytes < _VIEW_BYTES else memoryview(data)[end:]
 
+    def _without_volatile(self, head: bytes) -> DirectRequest | None:
+        """Look a head up without its volatile headers, and put these back into what is known."""
+        pieces = _VOLATILE.split(head)
+        if len(pieces) == 1:
+            return None
+        names = tuple([name.lower() for name in pieces[1::3]])
+        request = self._varying.get((names, *pieces[::3]))
+        if request is None:
+            return None
+        values = [value.decode("ascii") for value in pieces[2::3]]
+        return request._replace(headers={**request.headers, **dict(zip(_texts(names), values, strict=True))})
+
     def remember(self, data: bytes, request: DirectRequest) -> None:
         """Take note of what the parser made of `data`: one whole request, nothing else."""
-        end = data.find(_END_OF_HEAD, 0, _MAX_HEAD_BYTES) + len(_END_OF_HEAD)
+        end = data.find(_END_OF_HEAD, 0, self._max_head_bytes) + len(_END_OF_HEAD)
         # Otherwise the head is too long, or ended otherwise than by the first empty line.
-        if len(data) - end == request.body_bytes:
+        if len(data) - end != request.body_bytes:
+            return
+        head = data[:end]
+        pieces = _VOLATILE.split(head)
+        if len(pieces) == 1:
             if len(self._requests) >= _MAX_MEMOS:
                 self._requests.clear()
-            self._requests[data[:end]] = request._replace(head=HttpHead())
+            self._requests[head] = request._replace(head=HttpHead())
+            return
+        names = tuple([name.lower() for name in pieces[1::3]])
+        values = [value.decode("ascii") for value in pieces[2::3]]
+        # Repeated, they would be joined; folded, they would go on in the next line.
+        if any(request.headers.get(n) != v for n, v in zip(_texts(names), values, strict=True)):
+            return
+        if _FOLDED.search(head) is None:
+            if len(self._varying) >= _MAX_MEMOS:
+                self._varying.clear()
+            headers = {name: value for name, value in request.headers.items() if name not in _texts(names)}
+            self._varying[(names, *pieces[::3])] = request._replace(headers=headers, head=HttpHead())
 
     def accepts(self, block: HeaderBlock) -> bool:
         """Whether a request with these headers may be answered directly."""
