@@ -6,7 +6,7 @@ from gateway.backends.onnxruntime.run_times import SHORT_NS, RunTimes
 
 
 def test_only_sizes_that_have_been_run_are_known_to_be_short() -> None:
-    """By powers of two: 4 to 7 rows are one size."""
+    """By powers of two: 4 to 7 bytes are one size."""
     times = RunTimes()
     assert not times.are_short(5)
     times.note(5, SHORT_NS // 2)

@@ -96,3 +96,17 @@ async def test_closing_does_not_wait_for_clients() -> None:
     await settle()
     assert pending.done
     assert harness.batcher.running_rows == 0
+
+
+async def test_a_model_that_takes_one_request_at_a_time_waits_for_nobody_else() -> None:
+    """With one request waiting its next run can be no larger: it starts on the next turn."""
+    model = FakeLoadedModel(held=True, overlaps=False)
+    harness = Harness(model, BatchingOptions(enabled=False))
+    pendings = [harness.batcher.submit(request(float(tag))) for tag in range(2)]
+    await settle()
+    model.release(1)
+    await settle(4)
+    assert len(model.batches) == 2
+    model.release()
+    await settle()
+    assert all(pending.done for pending in pendings)

@@ -112,6 +112,50 @@ def test_no_message_is_read_otherwise_than_by_the_parser(data: st.DataObject) ->
         same(memo, bytes(message))
 
 
+def named(name: str, size: int) -> bytes:
+    """A message whose head has the same length whatever the size, as long as the name makes up for it."""
+    request = pb.ModelInferRequest(model_name="m", raw_input_contents=[bytes(4 * size)])
+    request.inputs.add(name=name, datatype="FP32", shape=[1, size])
+    return request.SerializeToString()
+
+
+def head_bytes(message: bytes, size: int) -> bytes:
+    return message[: len(message) - 4 * size]
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.binary(max_size=200), st.integers(0, 8))
+def test_a_head_is_known_only_with_as_many_bytes_behind_it(
+    one: int, other: int, tail: bytes, padding: int
+) -> None:
+    """Other messages of the same size have other heads: theirs say nothing of this one's tensor."""
+    first, second = named("x", one), named("x" + "y" * padding, other)
+    memo = learned(first, second)
+    for message in (
+        head_bytes(first, one) + tail,
+        head_bytes(second, other) + tail,
+        head_bytes(first, one) + bytes(4 * other),
+        head_bytes(first, one)[:-1] + bytes(4 * one),
+    ):
+        try:
+            decode(message)
+        except GatewayError:
+            assert memo.get(message) is None
+        else:
+            same(memo, message)
+
+
+def test_a_truncated_message_is_not_taken_for_a_shorter_one() -> None:
+    """Two heads of one length and a message that is one's head and the other's tail."""
+    long, short = named("x", 1000), named("xyy", 1)
+    assert len(head_bytes(long, 1000)) == len(head_bytes(short, 1))
+    memo = learned(long, short)
+    assert memo.get(head_bytes(long, 1000) + bytes(4)) is None
+    known = memo.get(long)
+    assert known is not None
+    with pytest.raises(ValueError, match="has no tensor"):
+        known.head.tensors(bytes(10))
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -122,6 +166,8 @@ def test_no_message_is_read_otherwise_than_by_the_parser(data: st.DataObject) ->
         message_of(bytes(4)) + b"\x1a\x01i",
         message_of(bytes(4)) + b"\x42\x06\x3a\x04" + bytes(4),
         b"\x1a\x01i" + message_of(bytes(4)),
+        # An id whose tag is written longer than it need be.
+        message_of(bytes(4)).replace(b"\x0a\x06digits", b"\x0a\x06digits\x9a\x00\x02zz"),
     ],
 )
 def test_what_does_not_repeat_is_not_remembered(message: bytes) -> None:

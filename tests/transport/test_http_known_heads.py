@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -244,3 +245,38 @@ async def test_the_second_time_is_as_the_first(
     assert (first.status, first.body) == (second.status, second.body)
     if first.status == 200:
         assert echo.requests[-1].headers == echo.requests[-2].headers
+
+
+async def test_a_client_that_reads_nothing_is_answered_no_further(
+    serve: Serve, connect: Connect, echo: Echo
+) -> None:
+    """What it has not read bounds what is made for it, known request or not."""
+    server = await serve()
+    wire = await connect(server)
+    answer, sent = b"x" * 1_000_000, 40
+    for number in range(sent):
+        echo.arrived.clear()
+        wire.send(post("/held", b"x"))
+        try:
+            async with asyncio.timeout(0.3):
+                await echo.arrived.wait()
+        except TimeoutError:
+            break
+        echo.replies[number](HttpResponse(200, (answer,), "application/octet-stream", compressible=False))
+    assert len(echo.replies) < sent // 2
+    for _ in range(len(echo.replies)):
+        assert (await wire.response()).body == answer
+
+
+async def test_an_idle_connection_keeps_no_body(serve: Serve, connect: Connect, echo: Echo) -> None:
+    """Neither of a parsed request nor of a recognised one, once they are answered."""
+    server = await serve()
+    wire = await connect(server)
+    for number in range(2):
+        body = bytes([65 + number]) * 100_000
+        assert await exchange(wire, post(PLAIN, body)) == body
+        echo.requests.clear()
+        del body
+        (connection,) = server._connections.connections
+        assert connection._exchange is None
+        assert connection.cycle._body == b""

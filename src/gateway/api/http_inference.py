@@ -22,7 +22,7 @@ from gateway.core.calls import HttpResponse
 from gateway.core.errors import GatewayError, Unsupported
 from gateway.core.types import InferRequest
 from gateway.protocol.generate import decode_generate, generate_json
-from gateway.protocol.head_memo import HeadMemo
+from gateway.protocol.head_memo import MAX_HEAD_BYTES, HeadMemo
 from gateway.protocol.json_infer import HEADER_LENGTH, HttpInferCall, decode_request, header_length
 from gateway.protocol.json_response import ResponseHeads, encode_response
 from gateway.protocol.limits import DecodeContext, check_body_size, check_name
@@ -60,7 +60,8 @@ class _HeadFacts(NamedTuple):
     Attributes:
         model: from the path.
         version: likewise.
-        text_bytes: how much of the body is JSON; 0 when it has no binary tensors behind it.
+        text_bytes: how much of the body is JSON; 0 when it has no binary tensors behind it, or is too large to
+            be remembered.
     """
 
     model: str
@@ -133,7 +134,8 @@ class InferHttp:
             text_bytes = header_length(headers, len(request.body), model)
         except GatewayError:
             text_bytes = 0  # it is said why when the request is decoded
-        return _HeadFacts(model, version, text_bytes if HEADER_LENGTH in headers else 0)
+        binary = HEADER_LENGTH in headers and text_bytes <= MAX_HEAD_BYTES
+        return _HeadFacts(model, version, text_bytes if binary else 0)
 
     def generate(self, request: HttpRequest, reply: HttpReply) -> CancelHook:
         """Begin one inference on a JSON object; the hook takes it out of the queue."""

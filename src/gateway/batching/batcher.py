@@ -14,7 +14,7 @@ from gateway.batching.bisection import Bisection
 from gateway.batching.execution import Execution, Executor, may_be_one_request
 from gateway.batching.grouping import Grouper
 from gateway.batching.intake import Intake
-from gateway.batching.queue import BatchQueue
+from gateway.batching.queue import BatchQueue, most_rows
 from gateway.batching.regather import Regather
 from gateway.batching.splitting import Splitter
 from gateway.batching.streaming import Streams
@@ -98,6 +98,7 @@ class Batcher:
         self._bisection: Bisection[Job] = Bisection(options.bisect_budget)
         self._share = context.scheduler.join(self)
         self._regather = Regather()
+        self._full_rows = 1 if self._single else most_rows(options)
         self._streams = Streams(str(version.number), model, self._executor, splitter, self._share)
         self._tasks: set[asyncio.Task[None]] = set()
         self._alarm = Alarm(context.clock, self._on_alarm)
@@ -281,28 +282,36 @@ class Batcher:
         divided = self._divide(run, execution, now_s)
         if run.part is not None:
             self._bisection.finished(run.part, execution.seconds, now_s)
-        if self._model.overlaps or self._closed:
+        if self._model.overlaps or self._closed or divided or execution.error is not None:
             self._release(run, execution.seconds)
             self._answer(run, execution, divided=divided)
             return
-        self._answer(run, execution, divided=divided)
-        self._regather.begin(run.rows, self._queue.rows, execution.seconds, self._clock.now_s())
-        asyncio.get_running_loop().call_soon(self._release_gathered, run, execution.seconds)
+        answered = False
+        try:
+            answered = self._answer(run, execution, divided=divided)
+        finally:
+            if answered:
+                self._regather.begin(run.rows, self._queue.rows, execution.seconds, self._clock.now_s())
+                asyncio.get_running_loop().call_soon(self._release_gathered, run, execution.seconds)
+            else:
+                self._release(run, execution.seconds)
 
-    def _answer(self, run: Run, execution: Execution, *, divided: bool) -> None:
+    def _answer(self, run: Run, execution: Execution, *, divided: bool) -> bool:
+        """Answer; False if that goes on in a thread."""
         if divided:
             self._answers.later(run, execution)
         elif execution.error is not None:
             self._answers.badly(run, execution, execution.error)
         elif self._answers.heavy(run, execution):
             self._begin(self._answer_aside(run, execution))
-            return
+            return False
         else:
             self._answers.well(run, execution)
         self._take_back(run)
+        return True
 
     def _release_gathered(self, run: Run, seconds: float) -> None:
-        over = self._regather.over(self._queue.rows, self._options.max_batch_rows, self._clock.now_s())
+        over = self._regather.over(self._queue.rows, self._full_rows, self._clock.now_s())
         if over or self._closed or self._share.contended:
             self._release(run, seconds)
         else:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from gateway.protocol.json_infer import DecodedRequest, ReplyForm
 
 _MAX_HEADS: Final = 512
-_MAX_HEAD_BYTES: Final = 4096
+MAX_HEAD_BYTES: Final = 4096
+"""Longer heads are not remembered."""
 _MAX_PLACES: Final = 8  # where ids were seen: each is looked at for every head with an id
 MAX_ID_BYTES: Final = 128
 """Longer ids are not recognised."""
@@ -115,7 +116,7 @@ class HeadMemo:
     def put(self, text: bytes, tail_bytes: int, decoded: DecodedRequest, timeout_us: int) -> None:
         """Remember the head of a request that was decoded well, if it is of the kind that repeats."""
         request, form = decoded
-        if not tail_bytes or len(text) > _MAX_HEAD_BYTES:
+        if not tail_bytes or len(text) > MAX_HEAD_BYTES:
             return
         slices, start = list[_Slice](), 0
         for tensor in request.inputs:

@@ -67,8 +67,10 @@ class MessageHead(NamedTuple):
     kind: object
 
     def tensors(self, message: Buffer) -> tuple[Tensor, ...]:
-        """Return the input as a view over the end of `message`."""
+        """Return the input as a view over the end of `message`, which `MessageMemo.get` has recognised."""
         start = len(message) - self.raw_bytes
+        if start < 0:  # NumPy would take it, and read what is before the message
+            raise ValueError(f"a message of {len(message)} bytes has no tensor of {self.raw_bytes}")
         array = np.ndarray(self.shape, self.datatype.dtype, message, start)
         return (Tensor(self.input_name, self.datatype, array),)
 
@@ -109,11 +111,9 @@ class MessageMemo:
         raw_bytes = self._raw_bytes.get(size - end + begin)
         if raw_bytes is None:
             return None
-        if begin == end:
-            head = self._heads.get(bytes(message[: size - raw_bytes]))
-            return None if head is None else KnownMessage(head, "")
         head = self._heads.get(bytes(message[:begin]) + message[end : size - raw_bytes])
-        if head is None:
+        # A message of this size was cut where another head's tensor began: this one's must be as large.
+        if head is None or head.raw_bytes != raw_bytes:
             return None
         try:
             return KnownMessage(head, str(message[begin + 2 : end], "utf-8"))
@@ -136,7 +136,7 @@ class MessageMemo:
             self._raw_bytes.clear()
         begin, end = place
         head = bytes(message[:begin]) + message[end:head_bytes]
-        if _TIMEOUT in head:
+        if _TIMEOUT in head or bytes(message[begin + 2 : end]) != request.request_id.encode():
             return
         self._raw_bytes[len(message) - end + begin] = raw_bytes
         self._heads[head] = MessageHead(

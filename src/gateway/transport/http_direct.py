@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 import httptools
 
 from gateway.core.calls import HttpHead, HttpRequest, HttpResponse
+from gateway.transport.http_response import Encoded
 from gateway.transport.http_routes import PathRoute, canonical_path
 from gateway.transport.refusal import HttpRefusal, error_body
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from gateway.core.calls import BeginHttp, Buffer, HttpRoute
     from gateway.transport.http_body import BodyBudget
     from gateway.transport.http_lingering import LingeringTransport
-    from gateway.transport.http_response import Encoded, ResponseWriter
+    from gateway.transport.http_response import ResponseWriter
 
 _log: Final = logging.getLogger(__name__)
 
@@ -333,13 +334,14 @@ class DirectExchange:
     def begin(self) -> None:
         """Run the method on the whole request; its reply may come before this returns."""
         target, _, headers, head = self._request
+        body, self._body = self._body, b""
         request = HttpRequest(
             "POST",
             target.path,
             target.path_params,
             target.query,
             headers,
-            self._body,
+            body,
             monotonic(),
             self._connection.peer,
             head,
@@ -375,11 +377,27 @@ class DirectExchange:
         if head is not None:
             self._finish((head, *response.body))
             return
-        waiting = writer.encode_nowait(response, self._request.headers.get("accept-encoding", ""))
+        try:
+            waiting = writer.encode_nowait(response, self._request.headers.get("accept-encoding", ""))
+        except Exception:  # noqa: BLE001 - the client must not wait for ever
+            self._fail()
+            return
         if isinstance(waiting, asyncio.Future):
-            waiting.add_done_callback(lambda encoded: self._send(response, encoded.result()))
+            waiting.add_done_callback(lambda encoded: self._compressed(response, encoded))
         else:
             self._send(response, waiting)
+
+    def _compressed(self, response: HttpResponse, encoded: asyncio.Future[Encoded]) -> None:
+        if encoded.cancelled() or encoded.exception() is not None:
+            self._fail()
+        else:
+            self._send(response, encoded.result())
+
+    def _fail(self) -> None:
+        """Answer that the response could not be written."""
+        _log.error("http_response_failed", extra={"path": self._request.target.path})
+        response = internal_error()
+        self._send(response, Encoded(response.body))
 
     def _send(self, response: HttpResponse, encoded: Encoded) -> None:
         if not self.response_complete:
@@ -389,8 +407,8 @@ class DirectExchange:
     def _finish(self, parts: tuple[Buffer, ...]) -> None:
         self.response_complete = True
         self._hook = None
-        self._transport.send(parts)
         self._release()
+        self._transport.send(parts)
         if not self.keep_alive:
             self._transport.close()
         self._connection.answered()
@@ -398,6 +416,7 @@ class DirectExchange:
     def _release(self) -> None:
         self._routes.budget.used_bytes -= self._held_bytes
         self._held_bytes = 0
+        self._body = b""
 
 
 def internal_error() -> HttpResponse:

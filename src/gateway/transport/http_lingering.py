@@ -35,11 +35,14 @@ class LingeringTransport(asyncio.Transport):
         self._linger_s = linger_s
         self._send_timeout_s = send_timeout_s
         self._closing = False
+        self._lost = False
         self._gathered: list[bytes | bytearray | memoryview] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Queue `data`; the buffer must not change until it is sent."""
+        if self._lost:
+            return
         if self._gathered is None:
             self._inner.write(data)
         else:
@@ -57,7 +60,12 @@ class LingeringTransport(asyncio.Transport):
             self.send(parts)
 
     def send(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
-        """Send the parts of one response in one write; the buffers must not change until they are sent."""
+        """Send the parts of one response in one write; the buffers must not change until they are sent.
+
+        Dropped when the connection has ended.
+        """
+        if self._lost:
+            return
         if sum(map(len, parts)) <= _JOIN_BYTES:
             self._inner.write(b"".join(parts))
         else:
@@ -86,7 +94,7 @@ class LingeringTransport(asyncio.Transport):
 
     def lost(self) -> None:
         """Note that the connection has ended."""
-        self._closing = True
+        self._closing = self._lost = True
         if self._timer is not None:
             self._timer.cancel()
 

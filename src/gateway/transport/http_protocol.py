@@ -104,11 +104,12 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived; requests complete in `data` are already scheduled on return."""
-        if self._deaf:
+        if self._deaf or self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
         between = self._between_requests()
-        if between and not self._shared.draining:
+        # A client that does not read its answers gets the next one by the application, which waits for it.
+        if between and not self._shared.draining and not self.flow.write_paused:
             known = self._direct.recognise(data)
             if known is not None:
                 self._answer_known(*known)
@@ -237,7 +238,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def _begin_directly(self, block: HeaderBlock) -> bool:
         """Take the request past the application if it is an ordinary one with nothing before it."""
         self._exchange = None
-        if self._guard.refusal is not None or self._unanswered or not self._direct.accepts(block):
+        if self._guard.refusal is not None or self._unanswered or self.flow.write_paused:
+            return False
+        if not self._direct.accepts(block):
             return False
         if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
             return False
@@ -301,6 +304,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     def answered(self) -> None:
         """Forget the request that has been answered past the application, and start the next one."""
+        self._exchange = None
         if self._unanswered:
             self._unanswered.popleft()
         if self.pipeline or self.flow.read_paused:

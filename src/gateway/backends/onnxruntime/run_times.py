@@ -13,9 +13,10 @@ _DECAY: Final = 0.99
 
 
 class RunTimes:
-    """The longest recent runs of one model on one CPU, by the size of the batch.
+    """The longest recent runs of one model on one CPU, by the size of what was run.
 
-    Times are CPU times of the thread that ran: what the machine's other work adds is not the model's.
+    Sizes are bytes of the inputs, so that a long axis counts as much as many rows. Times are the running
+    thread's CPU time where it does all the work: what the machine's other work adds is not the model's.
     Not thread-safe; written and read on the event loop.
     """
 
@@ -24,11 +25,11 @@ class RunTimes:
     def __init__(self) -> None:
         self._longest_ns: dict[int, float] = {}
 
-    def note(self, rows: int, cpu_ns: int) -> None:
-        """Take note that a run of `rows` rows took `cpu_ns` nanoseconds."""
-        size = rows.bit_length()
-        self._longest_ns[size] = max(cpu_ns, self._longest_ns.get(size, 0.0) * _DECAY)
+    def note(self, nbytes: int, run_ns: int) -> None:
+        """Take note that a run of inputs of `nbytes` bytes took `run_ns` nanoseconds."""
+        size = nbytes.bit_length()
+        self._longest_ns[size] = max(run_ns, self._longest_ns.get(size, 0.0) * _DECAY)
 
-    def are_short(self, rows: int) -> bool:
-        """Whether runs of about `rows` rows were all short lately; False of sizes never run."""
-        return self._longest_ns.get(rows.bit_length(), SHORT_NS) < SHORT_NS
+    def are_short(self, nbytes: int) -> bool:
+        """Whether runs of about `nbytes` bytes were all short lately; False of sizes never run."""
+        return self._longest_ns.get(nbytes.bit_length(), SHORT_NS) < SHORT_NS
