@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -277,6 +277,7 @@ async def test_an_idle_connection_keeps_no_body(serve: Serve, connect: Connect, 
         assert await exchange(wire, post(PLAIN, body)) == body
         echo.requests.clear()
         del body
+        connection: Any
         (connection,) = server._connections.connections
         assert connection._exchange is None
         assert connection.cycle._body == b""

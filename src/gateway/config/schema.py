@@ -167,13 +167,15 @@ class GrpcSettings(Section):
     tls: TlsSettings | None = None
     """Serve gRPC over TLS."""
     max_connections: PositiveInt | None = None
-    """Connections beyond this are closed at once; unset: no limit. Leave it unset: the gRPC library was seen
-    not to take new connections again after some had ended."""
+    """Connections beyond this are closed at once; unset: no limit. With `grpcio` leave it unset: that library
+    was seen not to take new connections again after some had ended. With `native` stay below the process's
+    file limit."""
     max_concurrent_rpcs: PositiveInt = 4096
-    """Calls and streams open at once on the whole server; RESOURCE_EXHAUSTED beyond. No limit in bytes counts
-    messages that are still coming in (gRPC offers none): together they may hold `limits.max_body_bytes` for
-    each of these calls. Before clients that are not trusted, choose both so that the product fits the memory.
-    """
+    """Calls and streams open at once on the whole server; RESOURCE_EXHAUSTED beyond. `native` also counts
+    calls whose client has gone while their work goes on, and bounds messages that are still coming in by
+    `http2.max_buffered_bytes`. With `grpcio` no limit in bytes counts these (it offers none): together they
+    may hold `limits.max_body_bytes` for each of these calls, so before clients that are not trusted choose
+    both so that the product fits the memory."""
     max_concurrent_streams: PositiveInt = 128
     """Calls open at once on one connection; further ones wait in the client."""
     max_send_bytes: ByteSize | None = Field(None, gt=0)

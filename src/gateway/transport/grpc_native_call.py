@@ -152,7 +152,7 @@ class NativeCall(Stream):
                 callback()
             except Exception:  # noqa: BLE001 - the others must still hear of it
                 _log.exception("rpc_cancel_hook_failed")
-        if self._running:
+        if self._running and self._abandoned is None:
             if self.at_work():
                 self._abandon()
             else:
@@ -180,10 +180,11 @@ class NativeCall(Stream):
         if not self._running:
             return
         self._running = False
+        link = self.link
         if self._abandoned is not None:
             self._abandoned()
+            link.connection.windows.top_up()
             return
-        link = self.link
         link.state.running -= 1
         self._callbacks = None
         if self.held:
@@ -242,12 +243,18 @@ class NativeCall(Stream):
 
     def _found(self, then: Callable[[Buffer], None], found: asyncio.Future[bytes]) -> None:
         """Go on with what a thread has made."""
-        if self.answered or found.cancelled():
+        if found.cancelled():
             return
-        try:
+        failure = found.exception()  # asked for even if nobody waits any more: asyncio logs it otherwise
+        if self.answered:
+            return
+        if failure is None:
             then(found.result())
-        except RpcFailure as failure:
+        elif isinstance(failure, RpcFailure):
             self.fail(failure.status)
+        else:
+            _log.error("rpc_message_failed", exc_info=failure)
+            self.fail(statuses.INTERNAL_ERROR)
 
 
 def too_large_to_send(size: int, most: int) -> RpcStatus:
@@ -345,6 +352,7 @@ class UnaryCall(NativeCall):
             message, _ = self._assembled().next(data, start, end)
             if message is not None:
                 self._begun = True
+                self.link.connection.windows.hold(self, len(message.body))
                 self._inflated(message, self._start)
             elif ended:
                 self.fail(RpcStatus(statuses.INTERNAL, "the call ended before its request message"))
@@ -355,7 +363,7 @@ class UnaryCall(NativeCall):
         self._begun = True
         self.message = message
         self.upload_s = 0.0
-        self.link.connection.windows.hold(self, len(message))
+        self.link.connection.windows.hold(self, len(message) - self.held)  # it was held as it came
         begin = self.head.begin
         assert begin is not None
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.core.calls import RpcFailure, RpcStatus
 from gateway.transport import grpc_native_status as statuses
 from gateway.transport.grpc_native_call import NativeCall, failure_trailers, too_large_to_send
-from gateway.transport.grpc_native_messages import deflate, write_prefix
+from gateway.transport.grpc_native_messages import PREFIX_BYTES, deflate, write_prefix
 from gateway.transport.http2.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -23,20 +23,23 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger(__name__)
 
+_MESSAGE_BYTES: Final = 128  # of memory for a message that waits, beside its own: empty ones cost, too
+
 
 class StreamCall(NativeCall):
     """A call with any number of messages each way; an `RpcStream`.
 
     Messages wait here, charged to the server's budget, until they are read; the client gets credit for one
     when the next is asked for. `send` returns when the transport has taken the message, which is when the
-    client's windows let it through.
+    client's windows let it through. When the call is given up, the method is cancelled where it waits next;
+    `send` is such a place then.
     """
 
     def __init__(self, stream_id: int, head: CallHead, link: GrpcConnection, method: StreamMethod) -> None:
         super().__init__(stream_id, head, link)
         self._method = method
         self._messages: deque[Message] = deque()
-        self._in_hand = 0  # bytes of the message read last
+        self._in_hand = 0  # bytes of the message read last, and of its prefix
         self._sent_all = False  # by the client
         self._more: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -56,9 +59,9 @@ class StreamCall(NativeCall):
             self._more = self.link.loop.create_future()
             await self._more
         message = self._messages.popleft()
-        self.link.state.buffered.give_back(len(message.body))
-        self._in_hand = len(message.body)
-        return await self._plain(message)
+        self.link.state.buffered.give_back(_MESSAGE_BYTES + len(message.body))
+        self._in_hand = PREFIX_BYTES + len(message.body)
+        return await self._plain(message) if message.compressed else message.body
 
     async def send(self, message: bytes) -> None:
         """Send one message; waits while the client is slow.
@@ -73,12 +76,12 @@ class StreamCall(NativeCall):
         if self.head.accepts:
             flag = 1
             message = await asyncio.to_thread(deflate, message, options.response_compression)
-        if self.answered:
-            return
         connection = self.link.connection
-        if not connection.has_room(len(message)):
+        if not self.answered and not connection.has_room(len(message)):
             connection.break_off(self, ErrorCode.ENHANCE_YOUR_CALM)
             self.on_reset(ErrorCode.ENHANCE_YOUR_CALM)
+        if self.answered:
+            await asyncio.sleep(0)  # or a method that only sends would never hear that it is cancelled
             return
         self._send_head()
         connection.sender.data(self, (write_prefix(flag, len(message)), message), connection.now_s)
@@ -146,8 +149,8 @@ class StreamCall(NativeCall):
             self.upload_bytes = 0
 
     def _queue(self, message: Message) -> None:
-        self.link.state.buffered.take(len(message.body))
-        self.link.connection.windows.hold(self, len(message.body))
+        self.link.state.buffered.take(_MESSAGE_BYTES + len(message.body))
+        self.link.connection.windows.hold(self, PREFIX_BYTES + len(message.body))
         self._messages.append(message)
         if self._method.single:
             self._sent_all = True
@@ -161,11 +164,17 @@ class StreamCall(NativeCall):
         """Give the client credit for the message read last."""
         if self._in_hand:
             size, self._in_hand = self._in_hand, 0
-            self.link.connection.windows.release(self, size)
+            if not self.answered:  # else all that is held is given back with the call
+                self.link.connection.windows.release(self, size)
 
     async def _plain(self, message: Message) -> Buffer:
         plain: asyncio.Future[Buffer] = self.link.loop.create_future()
-        self._inflated(message, plain.set_result)
+
+        def hand_over(body: Buffer) -> None:
+            if not plain.done():  # a method may stop waiting, for a timeout of its own
+                plain.set_result(body)
+
+        self._inflated(message, hand_over)
         return await plain
 
     async def _run(self) -> None:
@@ -199,9 +208,12 @@ class StreamCall(NativeCall):
         connection.sender.finish(self, statuses.OK_TRAILERS, connection.now_s)
 
     def _forget_messages(self) -> None:
+        """Give the server's memory back: of messages that wait, and of one that is incomplete."""
         for message in self._messages:
-            self.link.state.buffered.give_back(len(message.body))
+            self.link.state.buffered.give_back(_MESSAGE_BYTES + len(message.body))
         self._messages.clear()
+        if self._assembly is not None:
+            self._assembly.drop()
 
     def _give_up(self) -> None:
         self._forget_messages()

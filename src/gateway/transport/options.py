@@ -191,12 +191,15 @@ class GrpcServerOptions:
             at `max_receive_bytes`, so it costs time and not memory.
         response_compression: how every response is compressed for clients that accept it.
         max_metadata_bytes: largest request metadata, RESOURCE_EXHAUSTED beyond.
-        max_connections: open connections; further ones are closed at once. None for no limit, the safe
-            choice: the gRPC library was seen not to take new connections again after some had ended.
+        max_connections: open connections; further ones are closed at once. None for no limit, which is the
+            safe choice for grpcio: it was seen not to take new connections again after some had ended. For
+            the native transport stay below the process's file limit.
         max_concurrent_rpcs: calls and streams open at once on the whole server, RESOURCE_EXHAUSTED beyond;
-            None for no limit. A message that is still coming in is counted by no byte limit, for the C core
-            gives none to Python: the incoming messages together may hold `max_receive_bytes` for each call
-            that this admits.
+            None for no limit. The native transport also counts calls whose client has gone until their
+            method is done with them. Under grpcio a message that is still coming in is counted by no byte
+            limit, for the C core gives none to Python: the incoming messages together may hold
+            `max_receive_bytes` for each call that this admits. The native transport bounds them by
+            `http2.max_buffered_bytes`.
         max_concurrent_streams: calls open at once on one connection; further ones wait in the client. None
             for no limit.
         keepalive_time_s: seconds of silence after which the server pings a client.

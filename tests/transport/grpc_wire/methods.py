@@ -27,6 +27,7 @@ class Methods:
         cancellations: how many have heard it.
         sent: messages that `Flood` has handed over.
         read: messages that `Sip` has taken; it takes one for each `sips.release()`.
+        let_end: set to let `Linger` end.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,7 @@ class Methods:
         self.read = 0
         self.sips = asyncio.Semaphore(0)
         self.progress = asyncio.Event()
+        self.let_end = asyncio.Event()
 
     def count(self, name: str) -> None:
         self.seen[name] = self.seen.get(name, 0) + 1
@@ -152,6 +154,23 @@ class Methods:
             await self.sips.acquire()
         await stream.send(str(self.read).encode())
 
+    async def linger(self, stream: RpcStream) -> None:
+        """Send as `Flood` does, and be slow to end when nobody wants more."""
+        try:
+            await self.flood(stream)
+        finally:
+            await self.let_end.wait()
+
+    async def give_up_reading(self, stream: RpcStream) -> None:
+        """Begin to read a message when the test says so, stop waiting for it, and answer; end when told."""
+        self.arrived.set()
+        await self.sips.acquire()
+        reading = asyncio.ensure_future(anext(aiter(stream)))
+        await asyncio.sleep(0)
+        reading.cancel()
+        await stream.send(b"gave up")
+        await self.sips.acquire()
+
     def service(self) -> RpcService:
         return RpcService(
             SERVICE,
@@ -178,6 +197,8 @@ class Methods:
                 "StreamWait": self.stream_waits,
                 "Flood": self.flood,
                 "Sip": self.sip,
+                "Linger": self.linger,
+                "GiveUpReading": self.give_up_reading,
             },
             server_stream={"ServerStream": self.stream, "ServerFlood": self.flood},
         )

@@ -102,6 +102,38 @@ def test_a_response_is_one_turns_output() -> None:
     assert not peer.connection.table.open
 
 
+def test_settings_are_acknowledged_before_they_are_used() -> None:
+    """The C core of gRPC fails a stream whose DATA needs a window that was not acknowledged before."""
+    peer = Peer()
+    peer.send(settings(w=10), peer.request(1, end=True))
+    peer.reply(1, b"a" * 25)
+    peer.taken()
+    peer.send(settings(w=0), settings(w=20), settings(w=30, f=20_000))
+    assert [(f.kind, f.flags, len(f.payload)) for f in peer.taken()] == [
+        (4, 1, 0),
+        (4, 1, 0),
+        (0, 0, 10),
+        (4, 1, 0),
+        (0, 0, 5),
+        (1, 5, 1),
+    ]
+
+
+def test_credit_comes_without_being_provoked() -> None:
+    """A client without window is silent, so work that ends unseen must not need a frame to be noticed."""
+    peer = Peer(connection_window_bytes=1 << 18)
+    windows = peer.connection.windows
+    peer.send(peer.request(1), peer.request(3))
+    peer.taken()
+    windows.held = 1 << 18
+    peer.send(*(data(3, bytes(16_384)) for _ in range(16)))
+    assert windows.window == 0
+    assert not [f for f in peer.taken() if f.stream_id == 0]
+    windows.held = 0
+    peer.pass_time(1.0)
+    assert [f for f in peer.taken() if f.stream_id == 0] == [(8, 0, 0, struct.pack(">I", 1 << 18))]
+
+
 def test_data_waits_for_both_windows() -> None:
     """What is sent never passes the stream's window or the connection's (section 6.9.1)."""
     peer = Peer()

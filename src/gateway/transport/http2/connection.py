@@ -246,6 +246,7 @@ class Connection(Generic[HeadT]):
             self._time_out(Limit.SEND_TIMEOUT, "nothing was read")
         if self._lifetime.check(self.table.last_id, now_s, idle=not self.table.open):
             raise ConnectionFault(ErrorCode.NO_ERROR, "keepalive or age")
+        self.windows.top_up()  # abandoned work may have ended unseen, and a client without window is silent
         if self.table.uploading or self.sender.unsent_bytes:
             for stream in list(self.table.open.values()):
                 self._check_stream(stream, now_s)

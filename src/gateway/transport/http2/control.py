@@ -100,8 +100,9 @@ class Control:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame acknowledges SETTINGS")
             return
         self.settled = True
-        apply_settings(payload, self._sender, streams.values(), now_s)
+        apply_settings(payload, self._sender, streams.values())
         self._sender.frame(SETTINGS_ACK)
+        self._sender.pump(now_s)
 
     def ping(self, frame: tuple[int, int, bytes], last_stream_id: int, now_s: float) -> None:
         """Take a PING frame (section 6.7)."""

@@ -17,7 +17,7 @@ from gateway.transport.http2.frames import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from gateway.transport.http2.sender import Sender
     from gateway.transport.http2.stream import Stream
@@ -37,8 +37,8 @@ def check_settings_frame(stream_id: int, flags: int, payload: bytes) -> None:
         raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of an impossible length")
 
 
-def apply_settings(payload: bytes, sender: Sender, streams: Iterable[Stream], now_s: float) -> None:
-    """Apply each setting in order (section 6.5.3); unknown ones are ignored.
+def apply_settings(payload: bytes, sender: Sender, streams: Collection[Stream]) -> None:
+    """Apply each setting in order (section 6.5.3), without sending anything; unknown ones are ignored.
 
     SETTINGS_HEADER_TABLE_SIZE and SETTINGS_MAX_CONCURRENT_STREAMS change nothing here: answers use no dynamic
     table, and nothing is pushed.
@@ -54,7 +54,7 @@ def apply_settings(payload: bytes, sender: Sender, streams: Iterable[Stream], no
                 raise ConnectionFault(
                     ErrorCode.FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is too large"
                 )
-            sender.resize_windows(value, list(streams), now_s)
+            sender.resize_windows(value, streams)
         elif name == SETTINGS_MAX_FRAME_SIZE:
             if not DEFAULT_FRAME_BYTES <= value <= LARGEST_FRAME_BYTES:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE is out of range")

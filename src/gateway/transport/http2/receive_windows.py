@@ -55,20 +55,24 @@ class ReceiveWindows:
         self.held -= size
         stream.held -= size
         if self.window < self.low:
-            self.replenish()
+            self.top_up()
         if stream.receive_window < self.stream_low:
             self.replenish_stream(stream)
 
     def replenish(self) -> None:
-        """Check the connection's window, and widen it by what is worth a frame.
+        """Check the connection's window after DATA has made it low, and widen it.
 
         Raises:
             ConnectionFault: the client has sent more than it was allowed.
         """
         if self.window < 0:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window")
+        self.top_up()
+
+    def top_up(self) -> None:
+        """Widen the connection's window, if it is low, by what is worth a frame."""
         increment = self._size - self.held - self.window
-        if increment >= self._size // 8:
+        if self.window < self.low and increment >= self._size // 8:
             self.window += increment
             self._sender.frame(window_update_frame(0, increment))
 

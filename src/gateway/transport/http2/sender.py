@@ -20,7 +20,7 @@ from gateway.transport.http2.frames import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from gateway.transport.http2.stream import Stream
 
@@ -230,8 +230,12 @@ class Sender:
         self.pump(now_s)
         return True
 
-    def resize_windows(self, size: int, streams: Sequence[Stream], now_s: float) -> None:
-        """Take a new SETTINGS_INITIAL_WINDOW_SIZE, which changes open streams too (section 6.9.2)."""
+    def resize_windows(self, size: int, streams: Iterable[Stream]) -> None:
+        """Take a new SETTINGS_INITIAL_WINDOW_SIZE, which changes open streams too (section 6.9.2).
+
+        Nothing is sent: whoever calls acknowledges the SETTINGS first, and pumps then. gRPC's C core holds
+        DATA to the windows of the SETTINGS that it has seen acknowledged, and fails the stream beyond.
+        """
         difference = size - self.stream_window
         self.stream_window = size
         for stream in streams:
@@ -240,7 +244,6 @@ class Sender:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "SETTINGS make a window too large")
             if stream.unsent_bytes:
                 self._enqueue(stream)
-        self.pump(now_s)
 
     def resize_frames(self, size: int) -> None:
         """Take a new SETTINGS_MAX_FRAME_SIZE."""
