@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 from gateway.batching.regather import MOST_S, MOST_SHARE, Regather
 from gateway.core.options import BatchingOptions
 from gateway.testing import FakeLoadedModel, settle
 from tests.batching.harness import Harness, request
+
+if TYPE_CHECKING:
+    from gateway.core.pending import Pending
 
 RUN_S = MOST_S / MOST_SHARE / 2  # below it the share decides, above it the maximum
 
@@ -50,7 +56,8 @@ def test_waits_that_bring_nothing_become_rare_and_others_do_not() -> None:
     """Each fruitless one doubles the runs until the next, up to 64; a fruitful one starts anew."""
     regather = Regather()
     assert all(waited(regather, came=1) for _ in range(5))
-    gaps, gap = [], 0
+    gaps: list[int] = []
+    gap = 0
     while len(gaps) < 9:
         if waited(regather, came=0):
             gaps.append(gap)
@@ -63,6 +70,10 @@ def test_waits_that_bring_nothing_become_rare_and_others_do_not() -> None:
     assert waited(regather, came=4)
 
 
+def come_back(harness: Harness, again: list[Pending], _: Pending) -> None:
+    again.append(harness.batcher.submit(request(3.0)))
+
+
 async def test_a_model_that_overlaps_starts_its_next_run_before_it_answers() -> None:
     """One that does not answers first, and takes those who come back along."""
     for overlaps, together in ((True, 1), (False, 2)):
@@ -71,8 +82,8 @@ async def test_a_model_that_overlaps_starts_its_next_run_before_it_answers() -> 
         first = harness.batcher.submit(request(1.0))
         await settle()
         second = harness.batcher.submit(request(2.0))
-        again = []
-        first.add_done_callback(lambda _, h=harness, a=again: a.append(h.batcher.submit(request(3.0))))
+        again: list[Pending] = []
+        first.add_done_callback(partial(come_back, harness, again))
         model.release()
         await settle()
         assert model.batches[1].rows == together

@@ -60,8 +60,8 @@ class _HeadFacts(NamedTuple):
     Attributes:
         model: from the path.
         version: likewise.
-        text_bytes: how much of the body is JSON; 0 when it has no binary tensors behind it, or is too large to
-            be remembered.
+        text_bytes: how much of the body is JSON; 0 when it has no binary tensors behind it, or is too
+            large to be remembered.
     """
 
     model: str
