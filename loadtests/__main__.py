@@ -1,4 +1,4 @@
-"""`python -m loadtests COMMAND`: run, compare, sweep and plot scenarios, compare peers, soak."""
+"""`python -m loadtests COMMAND`: run, compare, sweep and plot scenarios, compare peers, report, soak."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from loadtests import peers, soak
+from loadtests import page, page_entries, peers, soak
 from loadtests.direct import DirectProcess
 from loadtests.figures_table import settings, table, verdicts
 from loadtests.peers_command import base_scenario, peer_entries
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 OUT: Final = Path(__file__).resolve().parent.parent / "build" / "loadtests"
+IMAGES: Final = OUT.parents[1] / "docs" / "img"
 
 
 def main() -> None:
@@ -92,6 +93,22 @@ def plot(args: argparse.Namespace) -> int:
     return 0
 
 
+def report(args: argparse.Namespace) -> int:
+    """Measure all that docs/performance.md shows; write its tables, and draw its charts."""
+    folder = args.records or OUT / f"report-{time.strftime('%Y%m%d-%H%M%S')}"
+    if args.records is None:
+        extent = page_entries.QUICK if args.quick else page_entries.FULL
+        names = args.peers or peers.NAMES
+        try:
+            page.Report(folder, OUT / "models", tuple(args.cores), extent, names).measure(args.parts)
+        except LookupError as exc:
+            raise ScenarioError(str(exc)) from exc
+    elsewhere = folder if args.quick else IMAGES
+    for path in page.write_page(folder, args.into or elsewhere):
+        print(path)
+    return page.status(folder)
+
+
 def _measured(args: argparse.Namespace, entries: Mapping[str, Scenario], **setup: Any) -> int:
     """Measure, print the table and what was missed; return the exit status."""
     os.sched_setaffinity(0, {args.cores[1]})  # this process checks answers: it must not disturb the server
@@ -127,11 +144,7 @@ def _arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, dest="name")
     usable = sorted(os.sched_getaffinity(0))
 
-    def command(name: str, function: Any, *, reads_scenarios: bool = True) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
-        made.set_defaults(command=function)
-        if not reads_scenarios:
-            return made
+    def on_cores(made: argparse.ArgumentParser) -> None:
         made.add_argument(
             "--cores",
             nargs=2,
@@ -140,6 +153,13 @@ def _arguments() -> argparse.Namespace:
             default=[usable[0], usable[-1]],
             metavar=("SERVER", "GENERATOR"),
         )
+
+    def command(name: str, function: Any, *, reads_scenarios: bool = True) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        made.set_defaults(command=function)
+        if not reads_scenarios:
+            return made
+        on_cores(made)
         made.add_argument(
             "--set",
             action="append",
@@ -172,6 +192,13 @@ def _arguments() -> argparse.Namespace:
         metavar="LABEL=CONFIG",
         help="one more gateway, its configuration as JSON; repeatable",
     )
+    whole = command("report", report, reads_scenarios=False)
+    on_cores(whole)
+    whole.add_argument("--quick", action="store_true", help="less of everything, charts beside the records")
+    whole.add_argument("--parts", nargs="+", choices=page.PARTS, default=page.PARTS)
+    whole.add_argument("--peers", nargs="+", metavar="NAME", help="in the first part; all if not given")
+    whole.add_argument("--into", type=Path, help="folder of the charts; docs/img unless --quick")
+    whole.add_argument("--records", type=Path, metavar="FOLDER", help="measure nothing, draw these again")
     plotted = command("plot", plot, reads_scenarios=False)
     plotted.add_argument("records", nargs="+", type=Path, metavar="RECORDS")
     plotted.add_argument("--into", type=Path, default=OUT, help="folder; docs/img for what is published")

@@ -1,7 +1,8 @@
 """Runs a model on ONNX Runtime alone, without the gateway: the yardstick of speed and of results.
 
-As a program it is the yardstick's process: it reads one JSON object a line ({"model", "rows", "seconds"}) and
-answers each with {"rows_per_s", "call_us", "row_cpu_us", "core_share"}.
+As a program it is the yardstick's process: it reads one JSON object a line and answers each with another:
+{"model", "rows", "seconds"} with {"rows_per_s", "call_us", "row_cpu_us", "core_share"}; {"bytes", "seconds"},
+for plain copies of memory, with {"call_us", "mb_per_s"}.
 """
 
 from __future__ import annotations
@@ -69,6 +70,21 @@ class DirectModel:
         }
 
 
+def time_copies(size: int, seconds: float) -> dict[str, float]:
+    """Copy `size` bytes from one place to another for so long, over and over.
+
+    Returns:
+        call_us, the median copy; mb_per_s, megabytes (10^6) copied in a second at that pace.
+    """
+    source, target = np.ones(size, np.uint8), np.empty(size, np.uint8)
+    times: list[float] = []
+    started_s = time.perf_counter()
+    while (call_s := time.perf_counter()) < started_s + seconds:
+        np.copyto(target, source)
+        times.append(time.perf_counter() - call_s)
+    return {"call_us": median(times) * 1e6, "mb_per_s": size / median(times) / 1e6}
+
+
 @dataclass(slots=True)
 class DirectProcess:
     """The yardstick's process on a core of its own choosing, kept so that sessions are opened once."""
@@ -99,13 +115,24 @@ class DirectProcess:
         Raises:
             RuntimeError: the process is gone.
         """
+        return self._asked({"model": str(model), "rows": rows, "seconds": seconds})
+
+    def copies(self, size: int, seconds: float) -> dict[str, float]:
+        """Return what `time_copies` does.
+
+        Raises:
+            RuntimeError: the process is gone.
+        """
+        return self._asked({"bytes": size, "seconds": seconds})
+
+    def _asked(self, question: dict[str, object]) -> dict[str, float]:
         assert self._process is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"model": str(model), "rows": rows, "seconds": seconds}) + "\n")
+        self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
         if not (line := self._process.stdout.readline()):
-            raise RuntimeError(f"the process that runs {model} directly has ended")
+            raise RuntimeError(f"the yardstick's process has ended, asked for {question}")
         answer: dict[str, float] = json.loads(line)
         return answer
 
@@ -114,12 +141,17 @@ def main() -> None:
     """Answer measurements until the input ends."""
     models: dict[str, DirectModel] = {}
     for line in sys.stdin:
-        asked: dict[str, Any] = json.loads(line)
-        path = asked["model"]
-        if path not in models:
-            models[path] = DirectModel(Path(path))
-            models[path].time_calls(asked["rows"], 0.1)
-        print(json.dumps(models[path].time_calls(asked["rows"], asked["seconds"])), flush=True)
+        print(json.dumps(_answer(models, json.loads(line))), flush=True)
+
+
+def _answer(models: dict[str, DirectModel], asked: dict[str, Any]) -> dict[str, float]:
+    if "bytes" in asked:
+        return time_copies(asked["bytes"], asked["seconds"])
+    path = asked["model"]
+    if path not in models:
+        models[path] = DirectModel(Path(path))
+        models[path].time_calls(asked["rows"], 0.1)
+    return models[path].time_calls(asked["rows"], asked["seconds"])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from loadtests.arrivals import Closed
 from loadtests.scenario import GatewayTarget, PeerTarget, Scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 _CHEAPEST: Final[Mapping[str, tuple[str, ...]]] = {
     "http": ("http-binary", "http-raw", "http-json"),
@@ -44,10 +44,22 @@ def peer_entries(
             changes = {"protocol": _CHEAPEST[protocol][0], "target": target}
             entries[f"{label} {protocol}"] = base.model_copy(update=changes)
         for name in names:
-            for wire in _spoken(peers.find(name).protocols, protocol):
-                changes = {"protocol": wire, "target": _peer_target(name, base)}
-                entries[f"{name} {wire}"] = base.model_copy(update=changes)
+            for scenario in peer_scenarios(name, [protocol], base).values():
+                entries[f"{name} {scenario.protocol}"] = scenario
     return entries
+
+
+def peer_scenarios(name: str, protocols: Sequence[str], base: Scenario) -> dict[str, Scenario]:
+    """Return protocol (`http`, `grpc`) -> what a peer is asked over it, for those that it speaks.
+
+    Raises:
+        LookupError: there is no peer of that name.
+    """
+    found, spoken = {}, peers.find(name).protocols
+    for protocol in protocols:
+        if (wire := next((wire for wire in _CHEAPEST[protocol] if wire in spoken), None)) is not None:
+            found[protocol] = base.model_copy(update={"protocol": wire, "target": _peer_target(name, base)})
+    return found
 
 
 def _peer_target(name: str, base: Scenario) -> PeerTarget:
@@ -55,12 +67,6 @@ def _peer_target(name: str, base: Scenario) -> PeerTarget:
     assert isinstance(base.arrival, Closed)
     in_flight_rows = base.arrival.in_flight * base.rows
     return PeerTarget(kind="peer", name=name, max_batch_rows=min(in_flight_rows, _MOST_ROWS))
-
-
-def _spoken(spoken: Sequence[str], protocol: str) -> Iterator[str]:
-    """Yield the cheapest wire format of a protocol, if any."""
-    found = [wire for wire in _CHEAPEST[protocol] if wire in spoken]
-    yield from found[:1]
 
 
 def base_scenario(model: str, rows: int, in_flight: int, seconds: float, repeat: int) -> Scenario:

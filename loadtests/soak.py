@@ -1,7 +1,8 @@
-"""The long counts: swaps, kills, fuzzing, conformance, leaks, loop lag; one table at the end.
+"""The long counts: swaps, kills, fuzzing, conformance, leaks, lag, the native transport; then one table.
 
-`python -m loadtests.soak [--fraction F] [--only NAME ...]`. The full run takes about fifteen minutes, and
-exits 1 when a check fails. `make test` runs the same building blocks with smaller counts.
+`python -m loadtests.soak [--fraction F] [--only NAME ...]`. The full run takes about twenty minutes, and
+exits 1 when a check fails; `native-fuzz`, an hour, is run only when named. `make test` runs the same building
+blocks with smaller counts.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from loadtests.soak_kills import Ending, kill_under_load, served, terminations
 from loadtests.soak_lag import Lag, measure, write_large_model
 from loadtests.soak_leaks import leaks
 from loadtests.soak_models import OFFSET, small_repository
+from loadtests.soak_native import broken_off, idle
+from loadtests.soak_native import fuzzing as native_fuzzing
 from loadtests.soak_schemathesis import EXAMPLES, run_schemathesis
 from loadtests.soak_server import GatewayProcess, settings
 from loadtests.soak_swaps import run_swaps
-from loadtests.soak_table import Row, table
+from loadtests.soak_table import Row, bytes_row, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -101,7 +104,7 @@ def fuzzing(fraction: float) -> Iterator[Row]:
     said = ", ".join(f"{answer} {n}" for answer, n in report.answers.most_common(4))
     bad = len(report.problems)
     yield Row("fuzzing, answers", count, said, f"{bad} not allowed", "0", ok=not bad, why=report.problems[:5])
-    yield _bytes_row("fuzzing, memory", count, grown_bytes, FUZZ_GROWTH_BYTES)
+    yield bytes_row("fuzzing, memory", count, grown_bytes, FUZZ_GROWTH_BYTES)
 
 
 def conformance(fraction: float) -> Iterator[Row]:
@@ -129,9 +132,7 @@ def leaking(fraction: float) -> Iterator[Row]:
     with served() as (server, _):
         report = asyncio.run(leaks(server, max(LEAST_LEAK_REQUESTS, math.ceil(LEAK_REQUESTS * fraction))))
     count = f"{report.sent} requests"
-    yield _bytes_row(
-        "leaks, memory per 100k", count, round(report.growth_bytes_per_100k), LEAK_BYTES_PER_100K
-    )
+    yield bytes_row("leaks, memory per 100k", count, round(report.growth_bytes_per_100k), LEAK_BYTES_PER_100K)
     for name, more in (("descriptors", report.fds), ("threads", report.threads)):
         # Pools may not have been full at the start.
         yield Row(f"leaks, {name}", count, "start to end", f"{more:+d}", "+2", ok=more <= 2)
@@ -161,11 +162,6 @@ def _lag_row(name: str, found: Lag, said: str) -> Row:
     return Row(name, f"{found.samples} samples", said, figure, limit, ok=ok)
 
 
-def _bytes_row(name: str, count: str, grown: int, limit: int) -> Row:
-    figure, most = f"{grown / MIB:+.1f} MiB", f"+{limit / MIB:.0f} MiB"
-    return Row(name, count, "resident memory", figure, most, ok=grown <= limit)
-
-
 def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.1f} ms"
 
@@ -177,7 +173,12 @@ CHECKS: Final[Mapping[str, Callable[[float], Iterator[Row]]]] = {
     "conformance": conformance,
     "leaks": leaking,
     "lag": lag,
+    "native-cancels": broken_off,
+    "idle": idle,
+    "native-fuzz": native_fuzzing,
 }
+ALONE: Final = frozenset({"native-fuzz"})
+"""Run only when named: an hour."""
 
 
 def main() -> int:
@@ -186,10 +187,12 @@ def main() -> int:
     parser.add_argument(
         "--fraction", type=float, default=1.0, help="of every count and time; 1 is a full run"
     )
-    parser.add_argument("--only", action="append", choices=CHECKS, help="repeatable; all checks without it")
+    parser.add_argument(
+        "--only", action="append", choices=CHECKS, help="repeatable; without it all checks but native-fuzz"
+    )
     options = parser.parse_args()
     rows: list[Row] = []
-    for name in options.only or CHECKS:
+    for name in options.only or (name for name in CHECKS if name not in ALONE):
         began_s = time.monotonic()
         rows += CHECKS[name](options.fraction)
         print(f"{name}: {time.monotonic() - began_s:.0f} s", file=sys.stderr, flush=True)

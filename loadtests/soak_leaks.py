@@ -56,7 +56,7 @@ async def leaks(server: GatewayProcess, requests: int, seed: int = 0) -> LeakRep
     per_round = share * 2 * _CLIENTS
     return LeakReport(
         sent=per_round * _SAMPLES,
-        growth_bytes_per_100k=_slope(samples[_SAMPLES // 2 :]) / per_round * 100_000,
+        growth_bytes_per_100k=slope(samples[_SAMPLES // 2 :]) / per_round * 100_000,
         fds=after.fds - before.fds,
         threads=after.threads - before.threads,
     )
@@ -110,7 +110,7 @@ async def _rpc(port: int, count: int, chance: random.Random) -> None:
                 break
 
 
-def _slope(values: Sequence[int]) -> float:
+def slope(values: Sequence[int]) -> float:
     """Return the growth per step, by least squares."""
-    slope, _ = np.polyfit(np.arange(len(values)), np.asarray(values, np.float64), 1)
-    return float(slope)
+    growth, _ = np.polyfit(np.arange(len(values)), np.asarray(values, np.float64), 1)
+    return float(growth)

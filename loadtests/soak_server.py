@@ -105,12 +105,18 @@ class GatewayProcess:
         config: contents of its configuration file.
         directory: where that file is written.
         environment: further variables of its environment.
+        core: the core it is kept on; None: wherever this process may run.
     """
 
     def __init__(
-        self, config: Mapping[str, Any], directory: Path, environment: Mapping[str, str] = _NOTHING
+        self,
+        config: Mapping[str, Any],
+        directory: Path,
+        environment: Mapping[str, str] = _NOTHING,
+        core: int | None = None,
     ) -> None:
         self._config = config
+        self._pinned = [] if core is None else ["taskset", "-c", str(core)]
         self._environment = environment
         self._directory = directory
         self.ready: Mapping[str, Any] = {}
@@ -118,7 +124,16 @@ class GatewayProcess:
     def __enter__(self) -> Self:
         path = self._directory / "gateway.yaml"
         path.write_text(json.dumps(self._config))  # JSON is YAML
-        command = [sys.executable, "-m", "gateway", "serve", "--config", str(path), "--ready-json"]
+        command = [
+            *self._pinned,
+            sys.executable,
+            "-m",
+            "gateway",
+            "serve",
+            "--config",
+            str(path),
+            "--ready-json",
+        ]
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("GATEWAY_")}
         environment = {**inherited, **self._environment}
         pipe = subprocess.PIPE

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+_MIB: Final = 1 << 20
 _HEADINGS = ("check", "count", "result", "figure", "limit", "verdict")
 
 
@@ -38,6 +39,12 @@ class Row:
         """The row as printed."""
         verdict = "PASS" if self.ok else "FAIL"
         return (self.check, self.count, self.result, self.figure, self.limit, verdict)
+
+
+def bytes_row(check: str, count: str, grown: int, limit: int) -> Row:
+    """Return the row of a check that resident memory grew by no more than `limit` bytes."""
+    figure, most = f"{grown / _MIB:+.1f} MiB", f"+{limit / _MIB:.0f} MiB"
+    return Row(check, count, "resident memory", figure, most, ok=grown <= limit)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -7,14 +7,16 @@ measures it itself (direct.py).
 
 from __future__ import annotations
 
+import secrets
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
@@ -27,6 +29,8 @@ HTTP_PROTOCOLS = ("http-json", "http-binary", "http-raw")
 """Open Inference Protocol as JSON; its binary extension; whatever else a peer takes as bytes."""
 GRPC_PROTOCOLS = ("grpc", "grpc-stream")
 """Open Inference Protocol unless `Peer.settings` says otherwise: unary, and one bidirectional stream."""
+
+_LEAST_PORT = 12_000
 
 
 class PeerUnavailable(Exception):
@@ -154,10 +158,19 @@ class Peer(Protocol):
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Return so many ports of 127.0.0.1 that were free just now, for servers that cannot bind port 0."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    """Return so many ports of 127.0.0.1 that were free just now, for servers that cannot bind port 0.
+
+    They lie below those that the kernel hands out itself: a server that opens many connections while it
+    starts would meet its own port in use.
+    """
+    first_of_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    found: dict[int, socket.socket] = {}
     try:
-        return tuple(listener.getsockname()[1] for listener in sockets)
+        while len(found) < count:
+            port = secrets.randbelow(first_of_kernel - _LEAST_PORT) + _LEAST_PORT
+            with suppress(OSError):
+                found[port] = socket.create_server(("127.0.0.1", port))
+        return tuple(found)
     finally:
-        for listener in sockets:
+        for listener in found.values():
             listener.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import weakref
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -80,27 +79,30 @@ class Ports:
 
 
 class Batchers:
-    """Makes batchers, one scheduler per device, and remembers those that live for whoever looks at queues."""
+    """Makes batchers, one scheduler per device, remembers those open for whoever looks at queues."""
 
     def __init__(self, clock: LoopClock, threads: Executor, observers: Sequence[BatchObserver]) -> None:
         self._clock = clock
         self._threads = threads
         self._observers = observers
         self._schedulers: dict[Device, DeviceScheduler] = {}
-        self._live: weakref.WeakKeyDictionary[Batcher, tuple[VersionId, Device]] = weakref.WeakKeyDictionary()
+        self._live: dict[Batcher, tuple[VersionId, Device]] = {}
 
     def make(
         self, version: VersionId, model: LoadedModel, spec: ModelSpec, statistics: VersionStatistics
     ) -> Batcher:
         """Make a batcher; a `BatcherFactory`."""
         scheduler = self._scheduler(model.device, model.instances)
-        context = BatcherContext(scheduler, self._clock, self._threads, self._observers)
+        context = BatcherContext(scheduler, self._clock, self._threads, self._observers, self._closed)
         batcher = Batcher(version, model, spec, statistics, context)
         self._live[batcher] = (version, model.device)
         return batcher
 
+    def _closed(self, batcher: Batcher) -> None:
+        self._live.pop(batcher, None)
+
     def queues(self) -> Iterator[QueueView]:
-        """Give every batcher that lives, with what it serves."""
+        """Give every batcher that is not closed, with what it serves."""
         for batcher, (version, device) in list(self._live.items()):
             yield QueueView(version, device, batcher)
 

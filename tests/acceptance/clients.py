@@ -10,13 +10,14 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import numpy as np
+import pytest
 import tritonclient.grpc
 import tritonclient.grpc.aio
 import tritonclient.http
 import tritonclient.http.aio
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from tests.acceptance.process import PATIENCE_S
+from tests.acceptance.process import NATIVE, PATIENCE_S, TRANSPORTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
     from tests.acceptance.process import RunningGateway
 
 KINDS: Final = ("http", "grpc", "http.aio", "grpc.aio")
+WAYS: Final = tuple(
+    (kind, transport)
+    for kind in KINDS
+    for transport in TRANSPORTS
+    if kind.startswith("grpc") or transport == NATIVE
+)
+"""Each client, and those of gRPC with a gateway on each transport."""
+ON_BOTH: Final = pytest.mark.parametrize("transport", TRANSPORTS)
+"""Marks what speaks gRPC without one of these clients."""
 
 _HTTP_STATUS: Final = {
     "INVALID_ARGUMENT": "400",

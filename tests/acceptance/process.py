@@ -8,14 +8,19 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
+NATIVE: Final = "native"
+TRANSPORTS: Final = (NATIVE, "grpcio")
+"""Of gRPC, both; what is about something else than gRPC needs the native one alone."""
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = Path(sys.executable).parent / "gateway"
 PATIENCE_S = 40
@@ -69,12 +74,13 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def serving(log: Path, *arguments: str | Path) -> Iterator[RunningGateway]:
+def serving(log: Path, *arguments: str | Path, transport: str = NATIVE) -> Iterator[RunningGateway]:
     """Start a gateway on free ports, wait until its start is over, and stop it as an operator would.
 
     Leaving asserts that SIGTERM ended it with exit code 0.
     """
-    command = [COMMAND, "serve", *arguments, "--ready-json", *(a for port in _PORTS for a in (port, "0"))]
+    ports = (argument for port in _PORTS for argument in (port, "0"))
+    command = [COMMAND, "serve", *arguments, "--grpc-transport", transport, "--ready-json", *ports]
     with (
         log.open("wb") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process,
@@ -89,3 +95,14 @@ def serving(log: Path, *arguments: str | Path) -> Iterator[RunningGateway]:
             assert code == 0, f"SIGTERM ended the gateway with exit code {code}:\n{log.read_text()[-4000:]}"
         finally:
             process.kill()
+
+
+Gateways: TypeAlias = "Callable[[str], RunningGateway]"
+"""Gateways by gRPC transport, each started when it is first asked for."""
+
+
+@contextmanager
+def started_once(start: Callable[[str], AbstractContextManager[RunningGateway]]) -> Iterator[Gateways]:
+    """Give out gateways that `start` makes of a transport; leaving stops them."""
+    with ExitStack() as stack:
+        yield cache(lambda transport: stack.enter_context(start(transport)))

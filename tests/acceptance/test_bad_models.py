@@ -137,7 +137,10 @@ def write_repository(repository: Path) -> None:
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    """A gateway that was started with every bad model in its repository."""
+    """A gateway that was started with every bad model in its repository.
+
+    Models are loaded alike whichever transport they are asked for by; one is enough.
+    """
     directory = tmp_path_factory.mktemp("bad")
     write_repository(directory / "repository")
     with serving(directory / "log", directory / "repository", "--log-format", "json") as gateway:

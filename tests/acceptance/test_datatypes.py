@@ -82,7 +82,7 @@ _IN_JSON = [name for name in VALUES if name not in {"FP16", "BF16"}]  # the clie
 
 
 @pytest.mark.parametrize("datatype", _IN_JSON)
-@pytest.mark.parametrize("client", ["http", "http.aio"], indirect=True)
+@pytest.mark.parametrize("kind", ["http", "http.aio"])
 def test_every_datatype_in_json(client: Client, datatype: str) -> None:
     """JSON keeps every value that it can express, NaN and Infinity as bare words included."""
     sent = VALUES[datatype]

@@ -170,6 +170,7 @@ def _settings(subject: Subject, name: str, batching: Mapping[str, Any]) -> dict[
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """Every model and its variants, on one transport: numbers do not depend on what carries them."""
     if missing := [str(s.path) for s in SUBJECTS.values() if not s.path.exists()]:
         pytest.skip(f"`make test` fetches {', '.join(missing)}")
     models = [_settings(subject, name, {}) for name, subject in SUBJECTS.items()]

@@ -11,12 +11,14 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from tests.acceptance.clients import connected
+from tests.acceptance.clients import ON_BOTH, connected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.acceptance.process import RunningGateway
+
+pytestmark = ON_BOTH
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 

@@ -10,7 +10,7 @@ from tests.acceptance.clients import Client, floats
 from tests.acceptance.process import ROOT
 
 PAIR = {"a": floats([5, 7]), "b": floats([3, 10])}
-HTTP_ONLY = pytest.mark.parametrize("client", ["http", "http.aio"], indirect=True)
+HTTP_ONLY = pytest.mark.parametrize("kind", ["http", "http.aio"])
 
 
 def test_all_outputs_in_the_models_order(client: Client) -> None:

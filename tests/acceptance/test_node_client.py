@@ -16,9 +16,10 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 
+from tests.acceptance.clients import ON_BOTH
 from tests.acceptance.process import ROOT, RunningGateway
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, ON_BOTH]
 
 SOURCE = Path(__file__).parent / "node"
 
@@ -66,7 +67,7 @@ class Node:
         return responses
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def node(installed: Path, demo: RunningGateway) -> Node:
     return Node(installed, demo)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.acceptance.clients import KINDS, Client, connected, floats, refusal
-from tests.acceptance.process import RunningGateway, serving
+from tests.acceptance.clients import Client, connected, floats, refusal
+from tests.acceptance.process import Gateways, RunningGateway, serving, started_once
 from tests.acceptance.zoo import save, scaled
 
 if TYPE_CHECKING:
@@ -29,15 +29,23 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def gateway(repository: Path) -> Iterator[RunningGateway]:
+def gateways(repository: Path) -> Iterator[Gateways]:
     mode = ("--repository-mode", "explicit", "--load-model", "tripling")
-    with serving(repository.parent / "log", repository, *mode) as gateway:
-        yield gateway
+    logs = repository.parent
+    with started_once(
+        lambda transport: serving(logs / f"{transport}.log", repository, *mode, transport=transport)
+    ) as gateways:
+        yield gateways
 
 
-@pytest.fixture(params=KINDS)
-def client(request: pytest.FixtureRequest, gateway: RunningGateway) -> Iterator[Client]:
-    with connected(request.param, gateway) as client:
+@pytest.fixture
+def gateway(gateways: Gateways, transport: str) -> RunningGateway:
+    return gateways(transport)
+
+
+@pytest.fixture
+def client(kind: str, gateway: RunningGateway) -> Iterator[Client]:
+    with connected(kind, gateway) as client:
         yield client
         client.call("unload_model", "doubling")
 

@@ -13,7 +13,7 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 from tritonclient.utils import InferenceServerException
 
-from tests.acceptance.clients import Client, LoopThread, connected, floats
+from tests.acceptance.clients import ON_BOTH, Client, LoopThread, connected, floats
 from tests.acceptance.process import RunningGateway, until
 from tests.acceptance.test_describe import counters
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     import numpy.typing as npt
+
+pytestmark = ON_BOTH
 
 CLOSE_ON_ERROR = {"triton_grpc_error": "true"}
 

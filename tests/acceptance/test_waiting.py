@@ -5,19 +5,14 @@ The models `patient` and `ranked` start a run only when four rows are there, so 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from tests.acceptance.clients import CANCELLED, KINDS, Client, connected, refusal
+from tests.acceptance.clients import CANCELLED, WAYS, Client, connected, refusal
 from tests.acceptance.process import RunningGateway, until
 from tests.acceptance.test_describe import counters
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LONG_RUN = 1 << 19
 """Loops that keep the model `counting` busy for about a second."""
@@ -33,11 +28,8 @@ def counting(client: Client, loops: int) -> list[object]:
     return client.inputs({"x": np.zeros(1, np.float32), "loops": np.array(loops, np.int64)})
 
 
-@pytest.fixture(params=[kind for kind in KINDS if kind != "http"])
-def cancelling(request: pytest.FixtureRequest, zoo: RunningGateway) -> Iterator[Client]:
-    """The clients that can cancel: tritonclient.http has no way to."""
-    with connected(request.param, zoo) as client:
-        yield client
+CANCELLING = pytest.mark.parametrize(("kind", "transport"), [way for way in WAYS if way[0] != "http"])
+"""The clients that can cancel: tritonclient.http has no way to."""
 
 
 def assert_whole_batch(client: Client, batches_before: int) -> None:
@@ -47,29 +39,31 @@ def assert_whole_batch(client: Client, batches_before: int) -> None:
     assert counters(client, "patient")["batch.4"] == batches_before + 1
 
 
-def test_a_cancelled_request_leaves_the_queue(cancelling: Client, zoo: RunningGateway) -> None:
+@CANCELLING
+def test_a_cancelled_request_leaves_the_queue(client: Client, zoo: RunningGateway) -> None:
     """It waits no more and is in no batch afterwards."""
-    before = counters(cancelling, "patient")
-    begun = cancelling.begin("patient", cancelling.inputs({"x": column(9)}))
+    before = counters(client, "patient")
+    begun = client.begin("patient", client.inputs({"x": column(9)}))
     until(lambda: zoo.waiting("patient") == 1)
     begun.cancel()
     with pytest.raises(CANCELLED):
         begun.result(30)
     until(lambda: zoo.waiting("patient") == 0)
-    assert_whole_batch(cancelling, before.get("batch.4", 0))
-    after = counters(cancelling, "patient")
+    assert_whole_batch(client, before.get("batch.4", 0))
+    after = counters(client, "patient")
     assert after["inference_count"] == before["inference_count"] + 4
 
 
-def test_a_request_cancelled_while_it_runs_harms_nobody(cancelling: Client, zoo: RunningGateway) -> None:
+@CANCELLING
+def test_a_request_cancelled_while_it_runs_harms_nobody(client: Client, zoo: RunningGateway) -> None:
     """The caller is free at once; the server answers others during the run and this model after it."""
-    begun = cancelling.begin("counting", counting(cancelling, LONG_RUN))
+    begun = client.begin("counting", counting(client, LONG_RUN))
     until(lambda: zoo.counter("gateway_inflight_requests") == 1 or begun.done())
     begun.cancel()
     with pytest.raises(CANCELLED):
         begun.result(30)
-    assert cancelling.infer("scaled", {"x": np.ones((1, 2), np.float32)}).as_numpy("y").tolist() == [[2, 2]]
-    result = cancelling.call("infer", "counting", counting(cancelling, 5))
+    assert client.infer("scaled", {"x": np.ones((1, 2), np.float32)}).as_numpy("y").tolist() == [[2, 2]]
+    result = client.call("infer", "counting", counting(client, 5))
     assert result.as_numpy("y").tolist() == [5]
 
 
@@ -84,7 +78,6 @@ def test_a_client_that_waits_no_longer(kind: str, zoo: RunningGateway) -> None:
         assert_whole_batch(client, before)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_longer_than_the_client_waits(kind: str, zoo: RunningGateway) -> None:
     """The client reports its own time limit; the server is at its service again at once."""
     with connected(kind, zoo, timeout_s=0.1) as hasty, pytest.raises(GAVE_UP) as raised:

@@ -304,3 +304,11 @@ def test_asking_nobody_is_no_answer(model: BenchModel) -> None:
     for protocol in ("http-binary", "grpc", "grpc-stream"):
         with pytest.raises(NoAnswer):
             ask(protocol, address, OpenInference().request(protocol, model, rows(1)), timeout_s=5)
+
+
+def test_ports_are_not_those_that_the_kernel_gives_to_clients() -> None:
+    """A connection that the server itself opens meanwhile cannot take them."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = free_ports(50)
+    assert len(set(ports)) == 50
+    assert max(ports) < first

@@ -11,11 +11,14 @@ import pytest
 
 from gateway._proto import open_inference_pb2 as pb
 from loadtests.soak_grpc import BytesStream, channel, stream_infer, unary
+from tests.acceptance.clients import ON_BOTH
 from tests.robustness.grpc_corpus import CASES, GOOD, BadRpc
 from tests.robustness.http_corpus import LIMIT_BYTES
 
 if TYPE_CHECKING:
     from loadtests.soak_server import GatewayProcess
+
+pytestmark = ON_BOTH
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -9,6 +9,7 @@ import pytest
 from loadtests.soak_fuzz import Mutator, fuzz, http_seeds, rpc_seeds
 from loadtests.soak_grpc import channel, unary
 from loadtests.soak_http import HttpConnection
+from tests.acceptance.clients import ON_BOTH
 
 if TYPE_CHECKING:
     from loadtests.soak_server import GatewayProcess
@@ -18,6 +19,7 @@ MESSAGES = 1000
 
 
 @pytest.mark.soak
+@ON_BOTH
 async def test_mutated_messages_are_answered(gateway: GatewayProcess) -> None:
     """No mutation gets a 500, an INTERNAL or silence, and some still work."""
     report = await fuzz(gateway, MESSAGES, seed=7)
@@ -27,6 +29,7 @@ async def test_mutated_messages_are_answered(gateway: GatewayProcess) -> None:
     assert "Traceback" not in gateway.log
 
 
+@ON_BOTH
 async def test_the_messages_mutated_are_good_ones(gateway: GatewayProcess) -> None:
     """What mutations start from is answered well: otherwise they would test one refusal over and over."""
     for data in http_seeds():

@@ -6,16 +6,18 @@ import pytest
 
 from loadtests.soak_kills import served
 from loadtests.soak_swaps import swap
+from tests.acceptance.clients import ON_BOTH
 
 SWAPS = 5
 """`make soak` swaps every two seconds for two minutes."""
 
 
 @pytest.mark.soak
+@ON_BOTH
 @pytest.mark.parametrize("mode", ["poll", "explicit"])
-async def test_no_request_fails_by_a_swap(mode: str) -> None:
+async def test_no_request_fails_by_a_swap(mode: str, transport: str) -> None:
     """While versions are replaced one after the other, every request is answered, and by one version."""
-    with served(mode=mode) as (server, directory):
+    with served(mode=mode, grpc={"transport": transport}) as (server, directory):
         tally = await swap(server, directory / "repository", SWAPS)
         log = server.log
     assert tally.problems == []

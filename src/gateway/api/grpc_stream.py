@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway._proto.open_inference_pb2 import ModelInferResponse, ModelStreamInferResponse
@@ -181,7 +180,7 @@ class StreamSession:
             yield _empty_final(request)
 
     def _encode(self, request: InferRequest, response: InferResponse, meant: ServedVersion | None) -> bytes:
-        marked = replace(response, parameters={**response.parameters, FINAL_RESPONSE: response.final})
+        marked = response.replaced(parameters={**response.parameters, FINAL_RESPONSE: response.final})
         return encode_stream_response(classified(self._context.catalog, request, marked, meant))
 
     def _failure(self, request_id: str, error: Exception) -> bytes:

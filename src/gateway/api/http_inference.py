@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,7 +21,7 @@ from gateway.api.timing import (
 )
 from gateway.core.calls import HttpResponse
 from gateway.core.errors import GatewayError, Unsupported
-from gateway.core.types import InferRequest
+from gateway.core.types import InferRequest, InferResponse
 from gateway.protocol.generate import decode_generate, generate_json
 from gateway.protocol.head_memo import MAX_HEAD_BYTES, HeadMemo
 from gateway.protocol.json_infer import HEADER_LENGTH, HttpInferCall, decode_request, header_length
@@ -29,14 +30,11 @@ from gateway.protocol.limits import DecodeContext, check_body_size, check_name
 from gateway.protocol.parameters import earlier_deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gateway.api.context import ApiContext
     from gateway.api.errors import ErrorTranslator
     from gateway.core.calls import CancelHook, HttpHead, HttpReply, HttpRequest
     from gateway.core.interfaces import ServedVersion
     from gateway.core.pending import Pending
-    from gateway.core.types import InferResponse
 
 
 class _Prepared(NamedTuple):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.batching.execution import OFF_LOOP_BYTES
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
 class Run:
     """One batch on its way through the model.
 
@@ -48,13 +46,33 @@ class Run:
         settled_s: seconds of the device charged already.
     """
 
-    jobs: list[Job]
-    rows: int
-    reason: CloseReason
-    started_s: float
-    part: Part[Job] | None = None
-    paused: bool = False
-    settled_s: float = 0.0
+    __slots__ = (
+        "jobs",
+        "part",
+        "paused",
+        "reason",
+        "rows",
+        "settled_s",
+        "started_s",
+    )
+
+    def __init__(
+        self,
+        jobs: list[Job],
+        rows: int,
+        reason: CloseReason,
+        started_s: float,
+        part: Part[Job] | None = None,
+        paused: bool = False,
+        settled_s: float = 0.0,
+    ) -> None:
+        self.jobs = jobs
+        self.rows = rows
+        self.reason = reason
+        self.started_s = started_s
+        self.part = part
+        self.paused = paused
+        self.settled_s = settled_s
 
 
 class Books:

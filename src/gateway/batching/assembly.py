@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from gateway.core.types import Array, ModelSignature, TensorSpec
 
 
-@dataclass(slots=True, eq=False)
 class Assembly:
     """The inputs of one run.
 
@@ -27,11 +25,27 @@ class Assembly:
         pad_elements: how many of them are padding.
     """
 
-    inputs: Mapping[str, Array]
-    rows: int
-    padded_rows: int
-    elements: int
-    pad_elements: int
+    __slots__ = (
+        "elements",
+        "inputs",
+        "pad_elements",
+        "padded_rows",
+        "rows",
+    )
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Array],
+        rows: int,
+        padded_rows: int,
+        elements: int,
+        pad_elements: int,
+    ) -> None:
+        self.inputs = inputs
+        self.rows = rows
+        self.padded_rows = padded_rows
+        self.elements = elements
+        self.pad_elements = pad_elements
 
 
 class Assembler:

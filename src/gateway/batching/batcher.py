@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
+from concurrent import futures
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,27 +17,27 @@ from gateway.batching.grouping import Grouper
 from gateway.batching.intake import Intake
 from gateway.batching.queue import BatchQueue, most_rows
 from gateway.batching.regather import Regather
+from gateway.batching.scheduler import DeviceScheduler
 from gateway.batching.splitting import Splitter
-from gateway.batching.streaming import Streams
+from gateway.batching.streaming import Streams, only
 from gateway.batching.tickets import Job, Ticket
+from gateway.core.clock import Clock
 from gateway.core.errors import DeadlineExceeded, Draining, GatewayError, Unsupported
 from gateway.core.events import CloseReason
+from gateway.core.interfaces import BatchObserver
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-    from concurrent import futures
+    from collections.abc import AsyncIterator, Coroutine, Mapping
 
     from gateway.batching.queue import FormedBatch
-    from gateway.batching.scheduler import DeviceScheduler
-    from gateway.core.clock import Clock
-    from gateway.core.interfaces import BatchObserver, LoadedModel
+    from gateway.core.interfaces import LoadedModel
     from gateway.core.options import ModelSpec
     from gateway.core.pending import Pending
     from gateway.core.statistics import VersionStatistics
     from gateway.core.types import InferRequest, InferResponse, ParameterValue, VersionId
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BatcherContext:
     """What batchers share.
 
@@ -45,12 +46,14 @@ class BatcherContext:
         clock: time and timers.
         threads: where large inputs and outputs are copied; outlives the batchers.
         observers: told of every batch and every rejected request, in this order.
+        on_closed: told of a batcher that has been closed.
     """
 
     scheduler: DeviceScheduler
     clock: Clock
     threads: futures.Executor
     observers: Sequence[BatchObserver] = ()
+    on_closed: Callable[[Batcher], object] | None = None
 
 
 class Batcher:
@@ -105,6 +108,7 @@ class Batcher:
         self._running = 0
         self._running_rows = 0
         self._closed = False
+        self._on_closed = context.on_closed
         self._on_cancel = self._cancelled  # bound once, not once per request
 
     @property
@@ -363,7 +367,7 @@ class Batcher:
 
     # -- streams -------------------------------------------------------------------------------------------
 
-    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+    def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
         """Answer with the model's responses; a model that is not decoupled gives its one.
 
         A decoupled model's responses come as it makes them, and an empty one with `final` set ends them: that
@@ -375,20 +379,11 @@ class Batcher:
             GatewayError: as `submit`, or the failure of the run, from any step of the iteration.
         """
         if not self._model.signature.decoupled:
-            yield await self.submit(request)
-            return
-        run = await self._turn(request)
-        execution = Execution()
-        try:
-            async with aclosing(self._streams.responses(run, execution)) as responses:
-                async for response in responses:
-                    yield response
-        finally:
-            self._stream_over(run, execution)
-        yield self._streams.final(run, execution)
+            return only(self.submit, request)
+        return self._streams.of(self, request)
 
-    async def _turn(self, request: InferRequest) -> Run:
-        """Wait for an instance; on cancellation leave the queue, or give the instance back."""
+    async def turn(self, request: InferRequest) -> Run:
+        """Wait for an instance to stream from; on cancellation leave the queue, or give the instance back."""
         ticket = self._admit(request)
         turn = self._streams.enrol(ticket)
         try:
@@ -396,10 +391,11 @@ class Batcher:
         except asyncio.CancelledError:
             ticket.cancel()
             if (run := self._streams.granted(turn)) is not None:
-                self._stream_over(run, Execution())
+                self.stream_over(run, Execution())
             raise
 
-    def _stream_over(self, run: Run, execution: Execution) -> None:
+    def stream_over(self, run: Run, execution: Execution) -> None:
+        """Give the instance of a stream back, and count it."""
         self._note_run(run, execution, self._clock.now_s())
         self._release(run, execution.seconds)
         self._answers.streamed(run, execution)
@@ -415,6 +411,8 @@ class Batcher:
             self._give_up(job.ticket, Draining(f"model '{self._name}' is being unloaded"), now_s)
         while self._tasks:
             await asyncio.wait(self._tasks)
+        if self._on_closed is not None:
+            self._on_closed(self)
 
 
 def _due_by(now_s: float) -> Callable[[Job], bool]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -64,7 +63,6 @@ class BisectionBudget:
         self._extra.add(seconds, now_s)
 
 
-@dataclass(slots=True, eq=False)
 class Part(Generic[T]):
     """A part of a failed batch that is run by itself.
 
@@ -73,8 +71,18 @@ class Part(Generic[T]):
         reserved_s: what the budget has set aside for it.
     """
 
-    members: list[T]
-    reserved_s: float
+    __slots__ = (
+        "members",
+        "reserved_s",
+    )
+
+    def __init__(
+        self,
+        members: list[T],
+        reserved_s: float,
+    ) -> None:
+        self.members = members
+        self.reserved_s = reserved_s
 
 
 class Bisection(Generic[T]):

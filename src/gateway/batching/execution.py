@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import BackendError, BackendUnavailable, GatewayError, InvalidRequest
@@ -27,7 +26,6 @@ OFF_LOOP_BYTES: Final = 2 << 20
 """Tensors from this size on are copied in a thread: 2 MiB take about 1 ms, the hop there and back 0.1."""
 
 
-@dataclass(slots=True, eq=False)
 class Execution:
     """What came of one run.
 
@@ -42,20 +40,42 @@ class Execution:
         compute_output_ns: fetching outputs; splitting is added by whoever splits.
     """
 
-    assembly: Assembly | None = None
-    outputs: Mapping[str, Array] | None = None
-    error: GatewayError | None = None
-    divisible: bool = False
-    seconds: float = 0.0
-    compute_input_ns: int = 0
-    compute_infer_ns: int = 0
-    compute_output_ns: int = 0
+    __slots__ = (
+        "assembly",
+        "compute_infer_ns",
+        "compute_input_ns",
+        "compute_output_ns",
+        "divisible",
+        "error",
+        "outputs",
+        "seconds",
+    )
+
+    def __init__(
+        self,
+        assembly: Assembly | None = None,
+        outputs: Mapping[str, Array] | None = None,
+        error: GatewayError | None = None,
+        divisible: bool = False,
+        seconds: float = 0.0,
+        compute_input_ns: int = 0,
+        compute_infer_ns: int = 0,
+        compute_output_ns: int = 0,
+    ) -> None:
+        self.assembly = assembly
+        self.outputs = outputs
+        self.error = error
+        self.divisible = divisible
+        self.seconds = seconds
+        self.compute_input_ns = compute_input_ns
+        self.compute_infer_ns = compute_infer_ns
+        self.compute_output_ns = compute_output_ns
 
 
 class Executor:
     """Runs batches on one loaded model."""
 
-    def __init__(  # noqa: PLR0913 - the parts of one pipeline, named once, by its batcher
+    def __init__(
         self,
         name: str,
         model: LoadedModel,

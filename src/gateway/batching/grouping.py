@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from gateway.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from gateway.core.options import BatchingOptions, PadRule
     from gateway.core.types import Array, InferRequest, ModelSignature, ParameterValue, Tensor, TensorSpec

@@ -6,7 +6,6 @@ Pure and synchronous: no clock, no tasks; every method that needs the time is to
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic
 
 from gateway.batching.heap import KeyedHeap
@@ -28,7 +27,6 @@ _RATE_WEIGHT: Final = 0.1
 _MOST_RETRY_AFTER_S: Final = 60.0
 
 
-@dataclass(slots=True, eq=False)
 class FormedBatch(Generic[ItemT]):
     """What `BatchQueue.take` decided to run.
 
@@ -38,9 +36,21 @@ class FormedBatch(Generic[ItemT]):
         reason: why the batch was closed.
     """
 
-    items: list[ItemT]
-    rows: int
-    reason: CloseReason
+    __slots__ = (
+        "items",
+        "reason",
+        "rows",
+    )
+
+    def __init__(
+        self,
+        items: list[ItemT],
+        rows: int,
+        reason: CloseReason,
+    ) -> None:
+        self.items = items
+        self.rows = rows
+        self.reason = reason
 
 
 class _Group(Generic[ItemT]):

@@ -4,23 +4,41 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing
+from typing import TYPE_CHECKING, Protocol
 
+from gateway.batching.execution import Execution
 from gateway.batching.tickets import respond
 from gateway.core.errors import Cancelled
 from gateway.core.types import RequestTiming
 
 if TYPE_CHECKING:
     from gateway.batching.answers import Run
-    from gateway.batching.execution import Execution, Executor
+    from gateway.batching.execution import Executor
     from gateway.batching.scheduler import Share
     from gateway.batching.splitting import Splitter
     from gateway.batching.tickets import Ticket
     from gateway.core.interfaces import LoadedModel
     from gateway.core.pending import Pending
-    from gateway.core.types import InferResponse
+    from gateway.core.types import InferRequest, InferResponse
+
+
+class Streaming(Protocol):
+    """The batcher of a decoupled model, as its streams see it."""
+
+    async def turn(self, request: InferRequest) -> Run:
+        """Wait for an instance; the run then belongs to the caller, until `stream_over`."""
+
+    def stream_over(self, run: Run, execution: Execution) -> None:
+        """Take the instance back, and count the stream."""
+
+
+async def only(
+    submit: Callable[[InferRequest], Pending], request: InferRequest
+) -> AsyncIterator[InferResponse]:
+    """Give the one response to a request, submitted at the first step."""
+    yield await submit(request)
 
 
 class Streams:
@@ -69,6 +87,18 @@ class Streams:
                 turn.set_result(None)
                 return True
         return False
+
+    async def of(self, batcher: Streaming, request: InferRequest) -> AsyncIterator[InferResponse]:
+        """Give the responses of a request once it has its turn, and the empty one that ends them."""
+        run = await batcher.turn(request)
+        execution = Execution()
+        try:
+            async with aclosing(self.responses(run, execution)) as responses:
+                async for response in responses:
+                    yield response
+        finally:
+            batcher.stream_over(run, execution)
+        yield self.final(run, execution)
 
     async def responses(self, run: Run, execution: Execution) -> AsyncGenerator[InferResponse, None]:
         """Give the model's responses, none of them final; note times and failure in `execution`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from gateway.core.pending import Pending
 from gateway.core.types import InferResponse, Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Mapping
 
     from gateway.batching.grouping import Layout
     from gateway.core.pending import DoneCallback

@@ -15,7 +15,7 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 Headers: TypeAlias = Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RpcStatus:
     """A gRPC status: code as the integer of the gRPC specification, message, trailing metadata."""
 
@@ -87,7 +87,7 @@ StreamRpc: TypeAlias = Callable[[RpcStream], Awaitable[None]]
 """Runs a stream to its end; raises RpcFailure to end it with a status; cancelled when the client goes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RpcService:
     """Methods of one gRPC service, by method name.
 
@@ -106,7 +106,6 @@ class RpcService:
     server_stream: Mapping[str, StreamRpc] = field(default_factory=dict)
 
 
-@dataclass(slots=True, eq=False)
 class HttpHead:
     """What HTTP requests have in common whose request lines and headers are equal to the byte.
 
@@ -117,10 +116,15 @@ class HttpHead:
             on anything else, and never a decision: who may call, until when, which version.
     """
 
-    facts: object = None
+    __slots__ = ("facts",)
+
+    def __init__(
+        self,
+        facts: object = None,
+    ) -> None:
+        self.facts = facts
 
 
-@dataclass(slots=True, eq=False)
 class HttpRequest:
     """One HTTP request with its whole body, content encoding already undone.
 
@@ -136,18 +140,41 @@ class HttpRequest:
         head: shared with the requests whose heads are the same; None when they are not remembered.
     """
 
-    method: str
-    path: str
-    path_params: Mapping[str, str]
-    query: str
-    headers: Mapping[str, str]
-    body: Buffer
-    arrived_s: float
-    peer: str = ""
-    head: HttpHead | None = None
+    __slots__ = (
+        "arrived_s",
+        "body",
+        "head",
+        "headers",
+        "method",
+        "path",
+        "path_params",
+        "peer",
+        "query",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        path_params: Mapping[str, str],
+        query: str,
+        headers: Mapping[str, str],
+        body: Buffer,
+        arrived_s: float,
+        peer: str = "",
+        head: HttpHead | None = None,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.path_params = path_params
+        self.query = query
+        self.headers = headers
+        self.body = body
+        self.arrived_s = arrived_s
+        self.peer = peer
+        self.head = head
 
 
-@dataclass(slots=True, eq=False)
 class HttpResponse:
     """One HTTP response.
 
@@ -163,13 +190,33 @@ class HttpResponse:
             in their size, are not compressible and do not stream; None says nothing.
     """
 
-    status: int
-    body: Sequence[Buffer] = ()
-    content_type: str = "application/json"
-    headers: Headers = ()
-    compressible: bool = True
-    stream: AsyncIterator[bytes] | None = None
-    kind: object = None
+    __slots__ = (
+        "body",
+        "compressible",
+        "content_type",
+        "headers",
+        "kind",
+        "status",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        status: int,
+        body: Sequence[Buffer] = (),
+        content_type: str = "application/json",
+        headers: Headers = (),
+        compressible: bool = True,
+        stream: AsyncIterator[bytes] | None = None,
+        kind: object = None,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers
+        self.compressible = compressible
+        self.stream = stream
+        self.kind = kind
 
 
 HttpReply: TypeAlias = Callable[[HttpResponse], None]
@@ -181,7 +228,7 @@ HttpHandler: TypeAlias = Callable[[HttpRequest], Awaitable[HttpResponse]]
 """Answers every request with a response, errors included; cancelled when the client goes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HttpRoute:
     """One route.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ class CloseReason(enum.Enum):
     """The model is not batched."""
 
 
-@dataclass(slots=True, eq=False)
 class BatchMember:
     """One request's part of a batch.
 
@@ -41,15 +39,32 @@ class BatchMember:
         cancelled: its client had gone before the batch finished.
     """
 
-    request: InferRequest
-    start_row: int
-    rows: int
-    queue_ns: int
-    error: GatewayError | None = None
-    cancelled: bool = False
+    __slots__ = (
+        "cancelled",
+        "error",
+        "queue_ns",
+        "request",
+        "rows",
+        "start_row",
+    )
+
+    def __init__(
+        self,
+        request: InferRequest,
+        start_row: int,
+        rows: int,
+        queue_ns: int,
+        error: GatewayError | None = None,
+        cancelled: bool = False,
+    ) -> None:
+        self.request = request
+        self.start_row = start_row
+        self.rows = rows
+        self.queue_ns = queue_ns
+        self.error = error
+        self.cancelled = cancelled
 
 
-@dataclass(slots=True, eq=False)
 class CompletedBatch:
     """One run of the backend, after its members were answered.
 
@@ -73,19 +88,57 @@ class CompletedBatch:
         bisection: it was a part of a failed batch, run to find the poison request.
     """
 
-    version: VersionId
-    device: Device
-    members: list[BatchMember]
-    rows: int
-    padded_rows: int
-    inputs: Mapping[str, Array] | None
-    outputs: Mapping[str, Array] | None
-    close_reason: CloseReason
-    started_s: float
-    compute_input_ns: int = 0
-    compute_infer_ns: int = 0
-    compute_output_ns: int = 0
-    pad_elements: int = 0
-    elements: int = 0
-    error: GatewayError | None = None
-    bisection: bool = False
+    __slots__ = (
+        "bisection",
+        "close_reason",
+        "compute_infer_ns",
+        "compute_input_ns",
+        "compute_output_ns",
+        "device",
+        "elements",
+        "error",
+        "inputs",
+        "members",
+        "outputs",
+        "pad_elements",
+        "padded_rows",
+        "rows",
+        "started_s",
+        "version",
+    )
+
+    def __init__(
+        self,
+        version: VersionId,
+        device: Device,
+        members: list[BatchMember],
+        rows: int,
+        padded_rows: int,
+        inputs: Mapping[str, Array] | None,
+        outputs: Mapping[str, Array] | None,
+        close_reason: CloseReason,
+        started_s: float,
+        compute_input_ns: int = 0,
+        compute_infer_ns: int = 0,
+        compute_output_ns: int = 0,
+        pad_elements: int = 0,
+        elements: int = 0,
+        error: GatewayError | None = None,
+        bisection: bool = False,
+    ) -> None:
+        self.version = version
+        self.device = device
+        self.members = members
+        self.rows = rows
+        self.padded_rows = padded_rows
+        self.inputs = inputs
+        self.outputs = outputs
+        self.close_reason = close_reason
+        self.started_s = started_s
+        self.compute_input_ns = compute_input_ns
+        self.compute_infer_ns = compute_infer_ns
+        self.compute_output_ns = compute_output_ns
+        self.pad_elements = pad_elements
+        self.elements = elements
+        self.error = error
+        self.bisection = bisection

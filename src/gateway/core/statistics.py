@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
-@dataclass(slots=True)
+@dataclass
 class DurationCount:
     """How often something happened and how long it took in total."""
 
@@ -18,7 +18,7 @@ class DurationCount:
         self.ns += ns
 
 
-@dataclass(slots=True)
+@dataclass
 class BatchSizeStatistics:
     """Times of the runs of one batch size."""
 
@@ -27,7 +27,7 @@ class BatchSizeStatistics:
     compute_output: DurationCount = field(default_factory=DurationCount)
 
 
-@dataclass(slots=True)
+@dataclass
 class ResponseStatistics:
     """Times of the responses of decoupled requests that came at one place in their stream.
 
@@ -48,7 +48,7 @@ class ResponseStatistics:
     cancel: DurationCount = field(default_factory=DurationCount)
 
 
-@dataclass(slots=True)
+@dataclass
 class VersionStatistics:
     """Counters of one model version; written on the event loop only.
 

@@ -7,17 +7,15 @@ may write it.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
-import ml_dtypes
-import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+from gateway.core.datatypes import Datatype as Datatype  # noqa: PLC0414 - one of this module's names
 
 ParameterValue: TypeAlias = bool | int | float | str
 """A protocol parameter: InferParameter's oneof without its wire widths."""
@@ -34,52 +32,6 @@ def _no_parameters() -> Mapping[str, ParameterValue]:
 
 def _no_headers() -> Mapping[str, str]:
     return NO_HEADERS
-
-
-_NUMPY_DTYPES: Final[Mapping[str, Any]] = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "UINT16": "<u2",
-    "UINT32": "<u4",
-    "UINT64": "<u8",
-    "INT8": np.int8,
-    "INT16": "<i2",
-    "INT32": "<i4",
-    "INT64": "<i8",
-    "FP16": "<f2",
-    "FP32": "<f4",
-    "FP64": "<f8",
-    "BF16": ml_dtypes.bfloat16,
-    "BYTES": np.object_,
-}
-
-
-class Datatype(enum.Enum):
-    """Tensor element types of the Open Inference Protocol, by their wire names.
-
-    Attributes:
-        dtype: NumPy dtype of the elements, little endian; `object` (each element `bytes`) for BYTES.
-        itemsize: bytes per element on the wire; 0 for BYTES, whose elements vary in length.
-    """
-
-    BOOL = "BOOL"
-    UINT8 = "UINT8"
-    UINT16 = "UINT16"
-    UINT32 = "UINT32"
-    UINT64 = "UINT64"
-    INT8 = "INT8"
-    INT16 = "INT16"
-    INT32 = "INT32"
-    INT64 = "INT64"
-    FP16 = "FP16"
-    FP32 = "FP32"
-    FP64 = "FP64"
-    BF16 = "BF16"
-    BYTES = "BYTES"
-
-    def __init__(self, wire_name: str) -> None:
-        self.dtype: np.dtype[Any] = np.dtype(_NUMPY_DTYPES[wire_name])
-        self.itemsize: int = 0 if wire_name == "BYTES" else self.dtype.itemsize
 
 
 class VersionId(NamedTuple):
@@ -111,7 +63,7 @@ class Device(NamedTuple):
 CPU: Final = Device()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Principal:
     """Who is asking; anonymous until authentication exists.
 
@@ -129,7 +81,7 @@ class Principal:
 ANONYMOUS: Final = Principal()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TraceContext:
     """W3C trace context of the caller: 16-byte and 8-byte ids as integers, sampled flag, state as sent."""
 
@@ -168,7 +120,6 @@ class RequestedOutput(NamedTuple):
     parameters: Mapping[str, ParameterValue] = NO_PARAMETERS
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
 class InferRequest:
     """One inference request, the same for every transport.
 
@@ -194,22 +145,61 @@ class InferRequest:
             order, and ask for the same outputs; None says nothing.
     """
 
-    model_name: str
-    model_version: str = ""
-    request_id: str = ""
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[RequestedOutput, ...] = ()
-    parameters: Mapping[str, ParameterValue] = field(default_factory=_no_parameters)
-    priority: int = 0
-    deadline_s: float | None = None
-    arrived_s: float = 0.0
-    received_bytes: int = 0
-    headers: Mapping[str, str] = field(default_factory=_no_headers)
-    principal: Principal = ANONYMOUS
-    flow_key: str = ""
-    trace: TraceContext | None = None
-    served_version: int = 0
-    kind: object = None
+    __slots__ = (
+        "arrived_s",
+        "deadline_s",
+        "flow_key",
+        "headers",
+        "inputs",
+        "kind",
+        "model_name",
+        "model_version",
+        "outputs",
+        "parameters",
+        "principal",
+        "priority",
+        "received_bytes",
+        "request_id",
+        "served_version",
+        "trace",
+    )
+
+    def __init__(
+        self,
+        *,
+        model_name: str,
+        model_version: str = "",
+        request_id: str = "",
+        inputs: tuple[Tensor, ...],
+        outputs: tuple[RequestedOutput, ...] = (),
+        parameters: Mapping[str, ParameterValue] = NO_PARAMETERS,
+        priority: int = 0,
+        deadline_s: float | None = None,
+        arrived_s: float = 0.0,
+        received_bytes: int = 0,
+        headers: Mapping[str, str] = NO_HEADERS,
+        principal: Principal = ANONYMOUS,
+        flow_key: str = "",
+        trace: TraceContext | None = None,
+        served_version: int = 0,
+        kind: object = None,
+    ) -> None:
+        self.model_name = model_name
+        self.model_version = model_version
+        self.request_id = request_id
+        self.inputs = inputs
+        self.outputs = outputs
+        self.parameters = parameters
+        self.priority = priority
+        self.deadline_s = deadline_s
+        self.arrived_s = arrived_s
+        self.received_bytes = received_bytes
+        self.headers = headers
+        self.principal = principal
+        self.flow_key = flow_key
+        self.trace = trace
+        self.served_version = served_version
+        self.kind = kind
 
 
 class RequestTiming(NamedTuple):
@@ -233,7 +223,6 @@ class RequestTiming(NamedTuple):
 NO_TIMING: Final = RequestTiming()
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
 class InferResponse:
     """The answer to one request.
 
@@ -248,16 +237,54 @@ class InferResponse:
         final: False for all but the last response of a decoupled stream.
     """
 
-    model_name: str
-    model_version: str
-    request_id: str = ""
-    outputs: tuple[Tensor, ...]
-    parameters: Mapping[str, ParameterValue] = field(default_factory=_no_parameters)
-    timing: RequestTiming = NO_TIMING
-    final: bool = True
+    __slots__ = (
+        "final",
+        "model_name",
+        "model_version",
+        "outputs",
+        "parameters",
+        "request_id",
+        "timing",
+    )
+
+    def __init__(
+        self,
+        *,
+        model_name: str,
+        model_version: str,
+        request_id: str = "",
+        outputs: tuple[Tensor, ...],
+        parameters: Mapping[str, ParameterValue] = NO_PARAMETERS,
+        timing: RequestTiming = NO_TIMING,
+        final: bool = True,
+    ) -> None:
+        self.model_name = model_name
+        self.model_version = model_version
+        self.request_id = request_id
+        self.outputs = outputs
+        self.parameters = parameters
+        self.timing = timing
+        self.final = final
+
+    def replaced(
+        self,
+        *,
+        outputs: tuple[Tensor, ...] | None = None,
+        parameters: Mapping[str, ParameterValue] | None = None,
+    ) -> InferResponse:
+        """Return a copy with other outputs or parameters."""
+        return InferResponse(
+            model_name=self.model_name,
+            model_version=self.model_version,
+            request_id=self.request_id,
+            outputs=self.outputs if outputs is None else outputs,
+            parameters=self.parameters if parameters is None else parameters,
+            timing=self.timing,
+            final=self.final,
+        )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TensorSpec:
     """One input or output of a model.
 
@@ -277,7 +304,7 @@ class TensorSpec:
     optional: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelSignature:
     """What a model takes and gives.
 
@@ -311,7 +338,6 @@ class VersionState(enum.Enum):
     FAILED = "FAILED"
 
 
-@dataclass(slots=True, eq=False)
 class Batch:
     """What a backend runs.
 
@@ -323,13 +349,26 @@ class Batch:
         parameters: parameters shared by every request of the batch.
     """
 
-    inputs: Mapping[str, Array]
-    rows: int
-    output_names: tuple[str, ...]
-    parameters: Mapping[str, ParameterValue] = field(default_factory=_no_parameters)
+    __slots__ = (
+        "inputs",
+        "output_names",
+        "parameters",
+        "rows",
+    )
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Array],
+        rows: int,
+        output_names: tuple[str, ...],
+        parameters: Mapping[str, ParameterValue] = NO_PARAMETERS,
+    ) -> None:
+        self.inputs = inputs
+        self.rows = rows
+        self.output_names = output_names
+        self.parameters = parameters
 
 
-@dataclass(slots=True, eq=False)
 class BatchResult:
     """What a backend answers.
 
@@ -341,13 +380,27 @@ class BatchResult:
         compute_output_ns: fetching outputs.
     """
 
-    outputs: Mapping[str, Array]
-    compute_input_ns: int = 0
-    compute_infer_ns: int = 0
-    compute_output_ns: int = 0
+    __slots__ = (
+        "compute_infer_ns",
+        "compute_input_ns",
+        "compute_output_ns",
+        "outputs",
+    )
+
+    def __init__(
+        self,
+        outputs: Mapping[str, Array],
+        compute_input_ns: int = 0,
+        compute_infer_ns: int = 0,
+        compute_output_ns: int = 0,
+    ) -> None:
+        self.outputs = outputs
+        self.compute_input_ns = compute_input_ns
+        self.compute_infer_ns = compute_infer_ns
+        self.compute_output_ns = compute_output_ns
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Artifact:
     """Files of one model version on local disk.
 
@@ -362,7 +415,7 @@ class Artifact:
     digest: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class VersionStatus:
     """One row of the repository index.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.core.errors import Overloaded, PayloadTooLarge
-from gateway.layers.streams import open_stream
+from gateway.layers.streams import charged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gateway.core.types import InferRequest, InferResponse
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AdmissionLimits:
     """Limits over all requests of the server.
 
@@ -70,15 +70,9 @@ class AdmissionLayer:
         pending.add_done_callback(self._completed)
         return pending
 
-    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+    def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
         """Charge the request until the iteration ends or is closed; raises as `submit` at the first step."""
-        self._charge(request)
-        try:
-            async with open_stream(self._inner, request) as responses:
-                async for response in responses:
-                    yield response
-        finally:
-            self._give_back(request)
+        return charged(self._inner, request, self._charge, self._give_back)
 
     def _charge(self, request: InferRequest) -> None:
         total = self._bytes + request.received_bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.core.errors import DeadlineExceeded
-from gateway.layers.streams import open_stream
+from gateway.layers.streams import checked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,13 +39,9 @@ class DeadlineLayer:
             self._bound(request)
         return self._inner.submit(request)
 
-    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+    def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
         """Pass the request on; as `submit`, at the first step."""
-        if request.deadline_s is not None or self._max_deadline_s is not None:
-            self._bound(request)
-        async with open_stream(self._inner, request) as responses:
-            async for response in responses:
-                yield response
+        return checked(self._inner, request, self._bound)
 
     def _bound(self, request: InferRequest) -> None:
         now_s = self._clock.now_s()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.core.errors import Draining
-from gateway.layers.streams import open_stream
+from gateway.layers.streams import checked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,17 +33,16 @@ class DrainLayer:
 
     def submit(self, request: InferRequest) -> Pending:
         """Pass the request on; raises Draining, and as the seam says."""
-        if self._draining:
-            raise _refusal(request)
+        self._check(request)
         return self._inner.submit(request)
 
-    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+    def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
         """Pass the request on; as `submit`, at the first step."""
+        return checked(self._inner, request, self._check)
+
+    def _check(self, request: InferRequest) -> None:
         if self._draining:
             raise _refusal(request)
-        async with open_stream(self._inner, request) as responses:
-            async for response in responses:
-                yield response
 
 
 def _refusal(request: InferRequest) -> Draining:

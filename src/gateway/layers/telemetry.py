@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.layers.streams import open_stream
+from gateway.core.clock import Clock
+from gateway.layers.streams import reported
+from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.outcome import outcome_of, version_of
+from gateway.telemetry.request_metrics import RequestMetrics
+from gateway.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from gateway.core.clock import Clock
     from gateway.core.interfaces import InferenceService
     from gateway.core.pending import Pending
     from gateway.core.types import InferRequest, InferResponse
-    from gateway.telemetry.access_log import AccessLog
-    from gateway.telemetry.request_metrics import RequestMetrics
-    from gateway.telemetry.tracing import Tracing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RequestTelemetry:
     """Where requests are reported to, and what is reported: each begun request must be ended exactly once.
 
@@ -82,26 +82,12 @@ class TelemetryLayer:
         pending.add_done_callback(self._completed)
         return pending
 
-    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+    def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
         """Pass the request on and report the end of the iteration.
 
         A stream closed before its final response counts as cancelled.
         """
-        self._telemetry.begin(request)
-        last: InferResponse | None = None
-        error: BaseException | None = None
-        try:
-            async with open_stream(self._inner, request) as responses:
-                async for response in responses:
-                    last = response
-                    yield response
-        except BaseException as raised:
-            # A reader that stops after the final response has had its whole answer.
-            answered = last is not None and last.final and isinstance(raised, GeneratorExit)
-            error = None if answered else raised
-            raise
-        finally:
-            self._telemetry.end(request, last, error)
+        return reported(self._inner, request, self._telemetry)
 
     def _completed(self, pending: Pending) -> None:
         self._telemetry.end(pending.request, pending.response, pending.error)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gateway.core.interfaces import LoadedModel, VersionBatcher
+from gateway.core.options import ModelSpec
+from gateway.core.statistics import VersionStatistics
+from gateway.core.types import ModelSignature, VersionId
+from gateway.models.validation import RequestValidator
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
-    from gateway.core.interfaces import LoadedModel, ServedVersion, VersionBatcher
-    from gateway.core.options import ModelSpec
+    from gateway.core.interfaces import ServedVersion
     from gateway.core.pending import Pending
-    from gateway.core.statistics import VersionStatistics
-    from gateway.core.types import Device, InferRequest, InferResponse, ModelSignature, VersionId
-    from gateway.models.validation import RequestValidator
+    from gateway.core.types import Device, InferRequest, InferResponse
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Replica:
     """A version on one device: the loaded model, and the batcher that feeds it."""
 
@@ -32,7 +36,7 @@ class Replica:
         return self.batcher.queued_rows + self.batcher.running_rows
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class VersionParts:
     """What a LoadedVersion is made of.
 

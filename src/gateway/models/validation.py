@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.errors import InvalidRequest
+from gateway.core.types import Datatype
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from gateway.core.options import BatchingOptions
-    from gateway.core.types import Datatype, InferRequest, ModelSignature, Tensor, TensorSpec
+    from gateway.core.types import InferRequest, ModelSignature, Tensor, TensorSpec
 
 IMPLICIT_BATCH_NOTE: Final = (
     " NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension to be prepended"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -41,7 +40,7 @@ def classified(
         else t
         for t in response.outputs
     )
-    return replace(response, outputs=outputs)
+    return response.replaced(outputs=outputs)
 
 
 def _classified(tensor: Tensor, classes: int, labels: Sequence[str], *, batched: bool) -> Tensor:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from gateway.core.types import Datatype, Tensor
+from gateway.core.types import Datatype, ParameterValue, RequestedOutput, Tensor
+from gateway.protocol.json_infer import ReplyForm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from gateway.core.calls import Buffer
-    from gateway.core.types import ParameterValue, RequestedOutput
-    from gateway.protocol.json_infer import DecodedRequest, ReplyForm
+    from gateway.protocol.json_infer import DecodedRequest
 
 _MAX_HEADS: Final = 512
 MAX_HEAD_BYTES: Final = 4096
@@ -58,7 +57,7 @@ class RequestHead(NamedTuple):
     timeout_us: int
     form: ReplyForm
     classifies: bool
-    kind: object
+    kind: Hashable
 
     def tensors(self, body: Buffer, text_bytes: int = 0) -> tuple[Tensor, ...]:
         """Return the inputs as views over `body`, whose `tail_bytes` bytes begin after `text_bytes`."""

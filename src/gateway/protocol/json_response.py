@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import numpy as np
 import orjson
 
-from gateway.core.calls import Buffer, HttpResponse
+from gateway.core.calls import Buffer, Headers, HttpResponse
 from gateway.core.errors import InvalidRequest
 from gateway.core.types import Datatype
 from gateway.protocol.head_memo import is_plain_id
 from gateway.protocol.raw_tensor import to_raw
 
 if TYPE_CHECKING:
-    from gateway.core.calls import Headers
     from gateway.core.types import Array, InferResponse, Tensor
     from gateway.protocol.json_infer import ReplyForm
 

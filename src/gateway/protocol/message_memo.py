@@ -7,20 +7,21 @@ tensor is the last. A message of that form whose other bytes are all known needs
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from gateway.core.errors import InvalidRequest
-from gateway.core.types import Datatype, Tensor
+from gateway.core.types import Datatype, ParameterValue, RequestedOutput, Tensor
 from gateway.protocol.protobuf_split import fields
 from gateway.protocol.raw_tensor import to_raw
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from gateway.core.calls import Buffer
-    from gateway.core.types import InferRequest, InferResponse, ParameterValue, RequestedOutput
+    from gateway.core.types import InferRequest, InferResponse
 
 _MAX_HEADS: Final = 512
 _MAX_HEAD_BYTES: Final = 4096
@@ -64,7 +65,7 @@ class MessageHead(NamedTuple):
     outputs: tuple[RequestedOutput, ...]
     parameters: Mapping[str, ParameterValue]
     priority: int
-    kind: object
+    kind: Hashable
 
     def tensors(self, message: Buffer) -> tuple[Tensor, ...]:
         """Return the input as a view over the end of `message`, which `MessageMemo.get` has recognised."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.core.errors import InvalidRequest, PayloadTooLarge, Unsupported
@@ -9,7 +10,7 @@ from gateway.core.types import NO_PARAMETERS, ParameterValue, RequestedOutput
 from gateway.protocol.limits import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from gateway.protocol.limits import DecodeContext
 

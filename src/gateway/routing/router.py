@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from typing import TYPE_CHECKING
+
+from gateway.routing.streams import leased
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,15 +35,9 @@ class Router:
         pending.add_done_callback(lambda _: lease.release())
         return pending
 
-    async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
+    def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
         """Stream from the request's version; the lease is released when the iterator ends or is closed."""
-        lease = self._lease(request)
-        try:
-            async with aclosing(lease.stream(request)) as responses:  # type: ignore[type-var]
-                async for response in responses:
-                    yield response
-        finally:
-            lease.release()
+        return leased(self._lease, request)
 
     def _lease(self, request: InferRequest) -> Lease:
         lease = self._catalog.lease(request.model_name, request.model_version)

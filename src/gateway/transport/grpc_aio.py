@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
 
 from gateway.core.calls import RpcFailure, RpcStatus
+from gateway.core.clock import LoopClock
 from gateway.core.errors import ConfigError
+from gateway.transport.grpc_aio_gathering import Gathering
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -68,8 +71,11 @@ class GrpcAioServer:
             maximum_concurrent_rpcs=options.max_concurrent_rpcs,
             compression=_COMPRESSION[options.response_compression],
         )
-        for service in self._services:
-            server.add_registered_method_handlers(service.name, _method_handlers(service))
+        # Not registered with the C core: grpc.aio would set up and take down a wait for each registered
+        # method, all of them for every call.
+        gathering = Gathering(LoopClock())
+        handlers = [(service.name, _method_handlers(service, gathering)) for service in self._services]
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(*each) for each in handlers])
         self._port = _bind(server, options)
         await server.start()
         self._server = server
@@ -130,11 +136,13 @@ def _milliseconds(seconds: float | None) -> int | None:
     return None if seconds is None else max(1, round(seconds * 1000))
 
 
-def _method_handlers(service: RpcService) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+def _method_handlers(
+    service: RpcService, gathering: Gathering
+) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
     """Return grpcio handlers without serializers, so that messages stay bytes."""
     unary = grpc.unary_unary_rpc_method_handler
     handlers: dict[str, Any] = {}
-    handlers |= {name: unary(_begin_handler(begin)) for name, begin in service.begin.items()}
+    handlers |= {name: unary(_begin_handler(begin, gathering)) for name, begin in service.begin.items()}
     handlers |= {name: unary(_unary_handler(method)) for name, method in service.unary.items()}
     for name, method in service.stream.items():
         handlers[name] = grpc.stream_stream_rpc_method_handler(_stream_handler(method))
@@ -248,18 +256,15 @@ class _Stream(_Facts):
         await self.context.write(message)
 
 
-def _begin_handler(begin: BeginRpc) -> Callable[[bytes, _Context], Awaitable[bytes]]:
+def _begin_handler(begin: BeginRpc, gathering: Gathering) -> Callable[[bytes, _Context], Awaitable[bytes]]:
     async def handle(message: bytes, context: _Context) -> bytes:
         call = _UnaryCall(message, context)
         try:
-            begin(call)
+            gathering.add(partial(_begin, begin, call), call.answer.done)
             answer = await call.answer
         except asyncio.CancelledError:
             call.cancelled()
             raise
-        except Exception:  # noqa: BLE001 - whatever a method raises is its call's failure alone
-            _log.exception("rpc_method_failed")
-            answer = _INTERNAL
         if isinstance(answer, RpcStatus):
             await _abort(context, answer)
         if call.trailers:
@@ -267,6 +272,14 @@ def _begin_handler(begin: BeginRpc) -> Callable[[bytes, _Context], Awaitable[byt
         return answer
 
     return handle
+
+
+def _begin(begin: BeginRpc, call: _UnaryCall) -> None:
+    try:
+        begin(call)
+    except Exception:  # noqa: BLE001 - whatever a method raises is its call's failure alone
+        _log.exception("rpc_method_failed")
+        call.fail(_INTERNAL)
 
 
 def _unary_handler(method: UnaryRpc) -> Callable[[bytes, _Context], Awaitable[bytes]]:

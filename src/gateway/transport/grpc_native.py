@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import ConfigError
 from gateway.transport.grpc_native_connection import GrpcConnection
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from gateway.core.calls import RpcService
     from gateway.transport.http2.limits import Limit
     from gateway.transport.options import GrpcServerOptions
+
+_LAST_S: Final = 1.0  # for methods that are cancelled to end, however short the grace
 
 
 def _uncounted(_: Limit) -> None:
@@ -78,22 +80,33 @@ class GrpcNativeServer:
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, tell clients to go away, let calls finish for `grace_s` seconds, then cancel.
 
-        May be called again with less grace while an earlier call waits, and then ends that one too.
+        Methods that go on although they are cancelled are waited for until the grace is over, and for a
+        second at least; then they are abandoned, and logged. May be called again with less grace while an
+        earlier call waits, and then ends that one too.
         """
         state = self._state
         if state is None or self._server is None:
             return
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + grace_s
         self._server.close()
         for connection in list(state.connections):
             connection.drain()
-        try:
-            async with asyncio.timeout(grace_s):
-                await state.empty.wait()
-        except TimeoutError:
+        if not await _comes(state.empty, end_s):
             for connection in list(state.connections):
                 connection.abort()
             await state.empty.wait()
-        if state.tasks:
-            await asyncio.wait(state.tasks)
+        if not await _comes(state.idle, max(end_s, loop.time() + _LAST_S)):
+            state.abandon()
         state.deadlines.close()
         await self._server.wait_closed()
+
+
+async def _comes(event: asyncio.Event, end_s: float) -> bool:
+    """Wait for an event until a time of the loop; return whether it came."""
+    try:
+        async with asyncio.timeout_at(end_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -58,7 +58,8 @@ class NativeCall(Stream):
     deadline_s: float | None = None
     answered: bool = False
     _running: bool = False
-    _abandoned: weakref.finalize[..., NativeCall] | None = None
+    _abandoned: weakref.finalize[..., set[None]] | None = None
+    _alive: set[None] | None = None
     _assembly: MessageAssembly | None = None
     _callbacks: list[Callable[[], object]] | None = None
     _deadline: DeadlineEntry | None = None
@@ -171,7 +172,9 @@ class NativeCall(Stream):
             connection.windows.held -= held
             state.running -= 1
 
-        self._abandoned = weakref.finalize(self, let_go)
+        # Compiled classes take no weak references: this goes when the call does.
+        self._alive = set()
+        self._abandoned = weakref.finalize(self._alive, let_go)
         self._abandoned.atexit = False
         self._stop_deadline()
 
@@ -259,9 +262,7 @@ class NativeCall(Stream):
 
 def too_large_to_send(size: int, most: int) -> RpcStatus:
     """Return the status of a call whose response is larger than the limit."""
-    return RpcStatus(
-        statuses.RESOURCE_EXHAUSTED, f"response message is larger than the limit ({size} vs. {most} bytes)"
-    )
+    return RpcStatus(statuses.RESOURCE_EXHAUSTED, f"Sent message larger than max ({size} vs. {most})")
 
 
 def failure_trailers(status: RpcStatus) -> bytes:
@@ -320,17 +321,24 @@ class UnaryCall(NativeCall):
                 self._respond(_OK, 0, message, trailers)
             else:
                 link.connection.respond(self, _OK, (write_prefix(0, len(message)), message), None)
-        elif len(message) <= _THREADED_PLAIN_BYTES:
-            self._respond_compressed(trailers, deflate(message, options.response_compression))
         else:
             work = partial(deflate, message, options.response_compression)
-            link.in_thread(work, lambda made: self._respond_compressed(trailers, made.result()))
+            if len(message) <= _THREADED_PLAIN_BYTES:
+                self._respond_compressed(trailers, work)
+            else:
+                link.in_thread(work, lambda made: self._respond_compressed(trailers, made.result))
 
     def at_work(self) -> bool:
         """Whether the method has been called."""
         return self._begun
 
-    def _respond_compressed(self, trailers: Headers, message: bytes) -> None:
+    def _respond_compressed(self, trailers: Headers, compress: Callable[[], bytes]) -> None:
+        """Answer with what `compress` returns, or with why it cannot."""
+        try:
+            message = compress()
+        except RpcFailure as failure:
+            self._send_status(failure.status)
+            return
         head = statuses.response_head(self.link.state.options.response_compression)
         self._respond(ResponseTemplate(head, statuses.OK_TRAILERS), 1, message, trailers)
 

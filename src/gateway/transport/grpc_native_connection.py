@@ -25,6 +25,39 @@ _WRITE_LOW_BYTES: Final = 128 * 1024
 _READ_PAUSE_BYTES: Final = 4 * 1024 * 1024  # of answers to control frames that a client does not read
 
 
+class _Application:
+    """What the core sees of its connection, until the socket is gone.
+
+    A cycle through both would be left to a full collection, which the server makes rarely: thousands of
+    connections that came and went would stay in memory.
+    """
+
+    __slots__ = ("_link", "open")
+
+    def __init__(self, link: GrpcConnection) -> None:
+        self._link: GrpcConnection | None = link
+        self.open: Callable[[int, CallHead], NativeCall] = link.open
+
+    def wake(self) -> None:
+        """See `GrpcConnection.wake`."""
+        if self._link is not None:
+            self._link.wake()
+
+    def limit_fired(self, limit: Limit) -> None:
+        """See `GrpcConnection.limit_fired`."""
+        if self._link is not None:
+            self._link.limit_fired(limit)
+
+    def let_go(self) -> None:
+        """Know the connection no more: nothing is received from it, and what is sent goes nowhere."""
+        self._link = None
+        self.open = _closed
+
+
+def _closed(stream_id: int, _: CallHead) -> NativeCall:
+    raise RuntimeError(f"stream {stream_id} of a connection that is gone")
+
+
 class GrpcConnection(asyncio.Protocol):
     """Reads into the core, writes what it gives once per turn of the loop, keeps its time.
 
@@ -39,6 +72,7 @@ class GrpcConnection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_application",
         "_due_s",
         "_flushing",
         "_leaving",
@@ -70,7 +104,8 @@ class GrpcConnection(asyncio.Protocol):
         self.peer = _peer(self._transport.get_extra_info("peername"))
         now_s = time.monotonic()
         state = self.state
-        self.connection = Connection(self, state.memo(), state.limits, now_s)
+        self._application = _Application(self)
+        self.connection = Connection(self._application, state.memo(), state.limits, now_s)
         if not self._is_welcome():
             self._transport.abort()
             return
@@ -117,12 +152,15 @@ class GrpcConnection(asyncio.Protocol):
         self._leaving = True
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         state = self.state
         if self in state.connections:
             state.connections.discard(self)
             if not state.connections:
                 state.empty.set()
         self.connection.close()
+        self.connection.sender.ended = _forget
+        self._application.let_go()
 
     # For the core
 
@@ -217,6 +255,10 @@ class GrpcConnection(asyncio.Protocol):
         self._flush()
         if not self._leaving:
             self._watch(next_s)
+
+
+def _forget(stream: object) -> None:
+    """Stand in for the end of a stream on a connection that is gone."""
 
 
 def _peer(address: object) -> str:

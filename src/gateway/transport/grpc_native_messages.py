@@ -6,14 +6,13 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gateway.core.calls import RpcFailure, RpcStatus
+from gateway.core.calls import Buffer, RpcFailure, RpcStatus
 from gateway.transport.grpc_native_status import INTERNAL, RESOURCE_EXHAUSTED
 from gateway.transport.http2.limits import Limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.core.calls import Buffer
 
 PREFIX_BYTES: Final = 5
 read_prefix: Final = struct.Struct(">BI").unpack_from
@@ -21,6 +20,7 @@ write_prefix: Final = struct.Struct(">BI").pack
 
 _SMALL_BYTES: Final = 64 * 1024  # copied once more, so that their readers get the fastest kind of buffer
 _WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
+_NO_MEMORY: Final = RpcStatus(RESOURCE_EXHAUSTED, "no memory to compress or inflate a message")
 
 
 class Message(NamedTuple):
@@ -145,7 +145,7 @@ def check_prefix(flag: int, length: int, max_bytes: int, limit_fired: Callable[[
     """
     if length > max_bytes:
         limit_fired(Limit.MESSAGE)
-        text = f"received message is larger than the limit ({length} vs. {max_bytes} bytes)"
+        text = f"Received message larger than max ({length} vs. {max_bytes})"  # the C core's words
         raise RpcFailure(RpcStatus(RESOURCE_EXHAUSTED, text))
     if flag > 1:
         raise RpcFailure(RpcStatus(INTERNAL, "a message's compression flag is neither 0 nor 1"))
@@ -155,13 +155,16 @@ def inflate(body: Buffer, encoding: str, max_bytes: int) -> bytes:
     """Undo the compression of a message; any thread.
 
     Raises:
-        RpcFailure: RESOURCE_EXHAUSTED, the result is too large; INTERNAL, it is no such data.
+        RpcFailure: RESOURCE_EXHAUSTED, the result is too large, or for the memory there is; INTERNAL, it is
+            no such data.
     """
-    inflater = zlib.decompressobj(_WINDOW_BITS[encoding])
     try:
+        inflater = zlib.decompressobj(_WINDOW_BITS[encoding])
         plain = inflater.decompress(body, max_bytes + 1)
     except zlib.error as exc:
         raise RpcFailure(RpcStatus(INTERNAL, f"a message is not valid {encoding} data")) from exc
+    except MemoryError as exc:
+        raise RpcFailure(_NO_MEMORY) from exc
     if len(plain) > max_bytes:
         text = f"decompressed message is larger than the limit ({max_bytes} bytes)"
         raise RpcFailure(RpcStatus(RESOURCE_EXHAUSTED, text))
@@ -171,6 +174,13 @@ def inflate(body: Buffer, encoding: str, max_bytes: int) -> bytes:
 
 
 def deflate(message: bytes, encoding: str) -> bytes:
-    """Compress a message, fast rather than small; any thread."""
-    deflater = zlib.compressobj(1, zlib.DEFLATED, _WINDOW_BITS[encoding])
-    return deflater.compress(message) + deflater.flush()
+    """Compress a message, fast rather than small; any thread.
+
+    Raises:
+        RpcFailure: RESOURCE_EXHAUSTED, there is too little memory.
+    """
+    try:
+        deflater = zlib.compressobj(1, zlib.DEFLATED, _WINDOW_BITS[encoding])
+        return deflater.compress(message) + deflater.flush()
+    except MemoryError as exc:
+        raise RpcFailure(_NO_MEMORY) from exc

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger(__name__)
 
 _HUFFMAN_MEMO_BYTES: Final = 256 * 1024
+_UNLISTED: Final = ","  # an encoding that no client can accept: it would end an item of the list
 
 
 class ServerState:
@@ -46,6 +47,7 @@ class ServerState:
         connections: open ones.
         empty: set while none is open.
         tasks: coroutine methods under way.
+        idle: set while there are none.
     """
 
     def __init__(
@@ -64,12 +66,15 @@ class ServerState:
         self.empty = asyncio.Event()
         self.empty.set()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.idle = asyncio.Event()
+        self.idle.set()
         self._strings = HuffmanStrings(_HUFFMAN_MEMO_BYTES)
         self._memo_budget = MemoBudget(options.http2.memo_bytes)
+        encoding = options.response_compression
         self._build = head_builder(
             methods_by_path(services, self._begun),
             accept_compression=options.accept_compression,
-            response_encoding=options.response_compression,
+            response_encoding=_UNLISTED if encoding == "none" else encoding,
         )
 
     def memo(self) -> HeadMemo[CallHead]:
@@ -94,8 +99,21 @@ class ServerState:
         """Run a coroutine method in a task that the server owns."""
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self.idle.clear()
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not self.tasks:
+            self.idle.set()
+
+    def abandon(self) -> None:
+        """Wait no longer for the coroutine methods that are left."""
+        if self.tasks:
+            _log.warning("rpc_methods_abandoned", extra={"count": len(self.tasks)})
+            self.tasks.clear()
+        self.idle.set()
 
 
 async def answered(method: UnaryRpc, call: RpcCall) -> None:

@@ -26,6 +26,8 @@ _MAX_MESSAGE_BYTES: Final = 4096
 _KNOWN_CODES: Final = range(17)
 _UNKNOWN: Final = 2
 _NAME: Final = re.compile(r"[0-9a-z_.\-]+").fullmatch
+_PUSHBACK: Final = "grpc-retry-pushback-ms"
+"""The only one of gRPC's own names that a status carries beside its own fields (gRFC A6, server pushback)."""
 _VALUE: Final = re.compile(r"[\x20-\x7e]*").fullmatch
 
 # Indexed fields and names of the static table (RFC 7541 appendix A).
@@ -83,7 +85,8 @@ def metadata_block(metadata: Headers) -> bytes:
     """
     fields = []
     for name, value in metadata:
-        if _NAME(name) is None or name.startswith("grpc-") or _VALUE(value) is None:
+        reserved = name.startswith("grpc-") and name != _PUSHBACK
+        if reserved or _NAME(name) is None or _VALUE(value) is None:
             raise ValueError(f"metadata {name!r} cannot be sent")
         fields.append(field(name, value))
     return b"".join(fields)

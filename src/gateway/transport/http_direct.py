@@ -10,21 +10,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 import httptools
 
-from gateway.core.calls import HttpHead, HttpRequest, HttpResponse
+from gateway.core.calls import BeginHttp, HttpHead, HttpRequest, HttpResponse
 from gateway.transport.http_response import Encoded
 from gateway.transport.http_routes import PathRoute, canonical_path
 from gateway.transport.refusal import HttpRefusal, error_body
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from gateway.core.calls import BeginHttp, Buffer, HttpRoute
+    from gateway.core.calls import Buffer, HttpRoute
     from gateway.transport.http_body import BodyBudget
     from gateway.transport.http_lingering import LingeringTransport
     from gateway.transport.http_response import ResponseWriter
@@ -236,7 +237,7 @@ class DirectRoutes:
 
     def _match(self, url: bytes) -> DirectTarget | None:
         try:
-            parsed = httptools.parse_url(url)
+            parsed: Any = httptools.parse_url(url)  # its stub says that there is always a query
             path = canonical_path(parsed.path)
         except (httptools.HttpParserInvalidURLError, UnicodeDecodeError, TypeError, HttpRefusal):
             return None  # the application says what is wrong with it

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from gateway.core.calls import Buffer
 from gateway.transport.content_coding import Coding, compress, response_coding
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
     from concurrent.futures import Executor
 
     from starlette.types import Send
 
-    from gateway.core.calls import Buffer, HttpResponse
+    from gateway.core.calls import HttpResponse
     from gateway.transport.http_guard import RequestGuard
     from gateway.transport.options import HttpServerOptions
 

@@ -106,7 +106,7 @@ class Allowed:
     holds: Callable[[Call, Fate, Fate], bool]
 
 
-NOT_FOUND, UNIMPLEMENTED, INTERNAL = 5, 12, 13
+DEADLINE_EXCEEDED, NOT_FOUND, UNIMPLEMENTED, INTERNAL = 4, 5, 12, 13
 ALLOWED = (
     Allowed(
         "each words its own refusals; only what a method said must be the same",
@@ -124,12 +124,19 @@ ALLOWED = (
     Allowed(
         "a call that ends before its message is whole is INTERNAL; the C core answers it at its deadline "
         "alone, and takes half a message of a stream for its end",
-        lambda call, core, native: call.special in INCOMPLETE and native.status == INTERNAL,
+        lambda call, core, native: (
+            call.special in (*INCOMPLETE, "a message and half another") and native.status == INTERNAL
+        ),
     ),
     Allowed(
         "nobody waits for what the C core says of such a call, not even that there is no such method",
+        lambda call, core, native: call.special in INCOMPLETE and core.how == "silent",
+    ),
+    Allowed(
+        "a call to no method that has no time left may be told either",
         lambda call, core, native: (
-            call.special in INCOMPLETE and (core.how, native.status) == ("silent", UNIMPLEMENTED)
+            call.special == "no time at all"
+            and (core.status, native.status) == (DEADLINE_EXCEEDED, UNIMPLEMENTED)
         ),
     ),
     Allowed(
@@ -153,6 +160,13 @@ ALLOWED = (
     Allowed(
         "`te: trailers` is for proxies; a call without it is served",
         lambda call, core, native: call.special == "no te" and core.how == "reset",
+    ),
+    Allowed(
+        "a `te` of anything else makes a request malformed (RFC 9113 section 8.2.2); the C core answers "
+        "INTERNAL",
+        lambda call, core, native: (
+            call.special.startswith("te of") and (core.status, native.code) == (INTERNAL, Code.PROTOCOL_ERROR)
+        ),
     ),
     Allowed(
         "405 says more than a reset",

@@ -44,8 +44,7 @@ def gateway(
 ) -> Iterator[RunningGateway]:
     """The sample models on each transport."""
     log = tmp_path_factory.mktemp("gateway") / "log"
-    config = ROOT / "configs" / "demo.yaml"
-    with serving(log, "--config", config, "--grpc-transport", request.param) as running:
+    with serving(log, "--config", ROOT / "configs" / "demo.yaml", transport=request.param) as running:
         yield running
 
 
@@ -319,3 +318,16 @@ async def test_envoy_carries_large_messages(start: Any, methods: Methods, tmp_pa
             held.cancel()
             await methods.cancelled.wait()
             assert (await failure(call(channel, "Fail", b"100%"))).details() == "100%"
+
+
+async def test_envoy_moves_to_new_connections(start: Any, methods: Methods, tmp_path: Path) -> None:
+    """When the server says that its old ones have lived long enough; no call is lost on the way."""
+    server, _ = await start(max_connection_age_s=0.2)
+    with envoy(f"127.0.0.1:{server.port}", tmp_path) as address:
+        async with grpc.aio.insecure_channel(address, options=NO_LIMITS) as channel:
+            peers: set[str] = set()
+            while len(peers) < 4:
+                texts = [b"%d" % number for number in range(8)]
+                assert await asyncio.gather(*(call(channel, "Unary", text) for text in texts)) == texts
+                await call(channel, "Echo")
+                peers.add(methods.facts["peer"])

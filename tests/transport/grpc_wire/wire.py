@@ -85,6 +85,7 @@ class Wire:
         greeted: whether there was one.
         acks: how many SETTINGS the server has acknowledged.
         pongs: payloads of the PINGs it has answered.
+        pings: how many it has sent.
         goaways: last stream and code of each GOAWAY, in order.
         debug: the last one's debug data.
         closed: whether the server has closed the connection.
@@ -106,6 +107,7 @@ class Wire:
         self.greeted = False
         self.acks = 0
         self.pongs: list[bytes] = []
+        self.pings = 0
         self.goaways: list[tuple[int, int]] = []
         self.debug = b""
         self.closed = False
@@ -270,7 +272,9 @@ class Wire:
     def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
         if flags & Flag.ACK:
             self.pongs.append(payload)
-        elif self.polite:
+            return
+        self.pings += 1
+        if self.polite:
             self.send(ping(payload, ack=True))
 
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import hpack
 
 from gateway.transport.http2.connection import Connection
-from gateway.transport.http2.fields import request_fields
+from gateway.transport.http2.fields import FieldNames, request_fields
 from gateway.transport.http2.frames import PREFACE
 from gateway.transport.http2.head_memo import HeadMemo, MemoBudget
 from gateway.transport.http2.huffman import HuffmanStrings
@@ -88,11 +88,17 @@ class Head:
     too_large: bool
 
 
-def build_head(block: DecodedBlock) -> Head:
-    if block.too_large:
-        return Head("", -1, too_large=True)
-    request = request_fields(block.fields)
-    return Head(request.path, request.content_length, too_large=False)
+class Heads:
+    """Makes a head of each block anew."""
+
+    def __init__(self) -> None:
+        self.names = FieldNames(frozenset())
+
+    def build(self, block: DecodedBlock) -> Head:
+        if block.too_large:
+            return Head("", -1, too_large=True)
+        request = request_fields(block.fields)
+        return Head(request.path, request.content_length, too_large=False)
 
 
 class Call(Stream):
@@ -132,7 +138,7 @@ class Peer:
         self.wakes = 0
         self.now_s = 100.0
         budget = MemoBudget(1 << 20)
-        memo = HeadMemo(HuffmanStrings(1 << 16), build_head, LIMITS.max_header_list_bytes, 1 << 16, budget)
+        memo = HeadMemo(HuffmanStrings(1 << 16), Heads(), LIMITS.max_header_list_bytes, 1 << 16, budget)
         self.connection = Connection(self, memo, replace(LIMITS, **limits), self.now_s)
         if greet:
             self.send(PREFACE + settings())

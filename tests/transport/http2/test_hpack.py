@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import copy
+from typing import Any, TypeAlias
 
 import hpack
 import hpack.huffman_table
@@ -10,13 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.transport.http2.errors import ConnectionFault, MalformedRequest
+from gateway.transport.http2.errors import ConnectionFault, ErrorCode, MalformedRequest
+from gateway.transport.http2.fields import FieldNames
 from gateway.transport.http2.head_memo import HeadMemo, MemoBudget
 from gateway.transport.http2.hpack_decoder import DecodedBlock, HpackDecoder
 from gateway.transport.http2.huffman import HuffmanStrings
-
-if TYPE_CHECKING:
-    from gateway.transport.http2.fields import Field
+from tests.transport.http2 import representations
 
 ENOUGH = 1 << 20
 NAMES = st.sampled_from([b":path", b"te", b"user-agent", b"x-a", b"x-b", b"grpc-timeout", b"authorization"])
@@ -25,7 +25,7 @@ FIELDS = st.lists(st.tuples(NAMES, VALUES, st.booleans()), max_size=8)
 
 
 def decoder() -> HpackDecoder:
-    return HpackDecoder(HuffmanStrings(4096))
+    return HpackDecoder(HuffmanStrings(4096), FieldNames(frozenset({"te"})))
 
 
 def text(value: bytes) -> str:
@@ -70,6 +70,76 @@ def test_any_bytes_decode_or_are_a_compression_error(block: bytes) -> None:
         return
     expected = hpack.Decoder().decode(block, raw=True)
     assert [(f.name, f.value) for f in found.fields] == [(n.decode("latin-1"), text(v)) for n, v in expected]
+
+
+def found(decoder: HpackDecoder, block: bytes) -> list[tuple[str, str]] | None:
+    """Return the fields of a block, None if it is refused."""
+    try:
+        return [(field.name, field.value) for field in decoder.decode(block, ENOUGH).fields]
+    except ConnectionFault as fault:
+        return None if fault.code is ErrorCode.COMPRESSION_ERROR else [("another error", fault.reason)]
+
+
+def expected(library: hpack.Decoder, block: bytes) -> list[tuple[str, str]] | None:
+    """Return what the library says."""
+    try:
+        fields = library.decode(block, raw=True)
+    except hpack.HPACKDecodingError:
+        return None
+    return [(name.decode("latin-1"), text(value)) for name, value in fields]
+
+
+@given(conversation=st.lists(representations.blocks, max_size=10), last=representations.spoiled())
+def test_every_representation_and_every_fault_is_taken_as_the_library_does(
+    conversation: list[bytes], last: bytes
+) -> None:
+    """Fields, refusals, and after each block the whole table, through evictions and changes of its size."""
+    ours, library = decoder(), hpack.Decoder(max_header_list_size=ENOUGH)
+    for block in [*conversation, last]:
+        expectation = expected(library, block)
+        assert found(ours, block) == expectation
+        if expectation is None:
+            return
+        entries = library.header_table.dynamic_entries
+        for index in range(len(entries)):
+            entry = representations.indexed(62 + index)
+            assert found(ours, entry) == expected(library, entry)
+        assert found(copy.copy(ours), representations.indexed(62 + len(entries))) is None
+
+
+def test_an_entry_leaves_when_the_next_does_not_fit_by_a_byte() -> None:
+    """Section 4.4, with tables of exactly two entries of 34 bytes and of one byte less."""
+    for size, kept in ((68, "a"), (67, None)):
+        ours = decoder()
+        ours.decode(representations.resize(size), ENOUGH)
+        for name in (b"a", b"b"):
+            ours.decode(representations.literal(representations.INDEXING, name, b"1"), ENOUGH)
+        oldest = found(ours, representations.indexed(63))
+        assert oldest == (None if kept is None else [(kept, "1")])
+
+
+def test_sizes_count_bytes_as_they_came() -> None:
+    """A list of exactly the limit is within it; white space and two-byte characters count in full."""
+    block = representations.literal(representations.KINDS[1], b"a", " \N{SNOWMAN} ".encode())
+    assert not decoder().decode(block, 38).too_large
+    assert decoder().decode(block, 37) == ([], True)
+
+
+@given(conversation=st.lists(representations.blocks, max_size=8), limit=st.integers(0, 400))
+def test_the_limit_on_a_list_counts_as_section_4_1_says(conversation: list[bytes], limit: int) -> None:
+    """All fields up to it, none from there on."""
+    ours, library = decoder(), hpack.Decoder(max_header_list_size=ENOUGH)
+    for block in conversation:
+        try:
+            fields = library.decode(block, raw=True)
+        except hpack.HPACKDecodingError:
+            return
+        within, size = 0, 0
+        for name, value in fields:
+            size += len(name) + len(value) + 32
+            within += size <= limit
+        decoded = ours.decode(block, limit)
+        assert (len(decoded.fields), decoded.too_large) == (within, size > limit)
 
 
 @given(coded=st.binary(max_size=40))
@@ -125,30 +195,48 @@ def test_a_bomb_costs_no_memory() -> None:
     assert len(found.fields) <= 2
 
 
+Lines: TypeAlias = list[tuple[str, str, int]]
+
+
+def lines(block: DecodedBlock) -> Lines:
+    return [(field.name, field.value, field.size) for field in block.fields]
+
+
 class Built:
-    """Counts how often a head is built."""
+    """Builds heads of blocks, and counts how often."""
 
     def __init__(self, memo_bytes: int = 8192, budget: MemoBudget | None = None) -> None:
         self.times = 0
         self.budget = budget or MemoBudget(1 << 20)
-        self.memo = HeadMemo(HuffmanStrings(4096), self.build, ENOUGH, memo_bytes, self.budget)
+        self.names = FieldNames(frozenset())
+        self.memo = HeadMemo(HuffmanStrings(4096), self, ENOUGH, memo_bytes, self.budget)
 
-    def build(self, block: DecodedBlock) -> tuple[Field, ...]:
+    def build(self, block: DecodedBlock) -> Lines:
         self.times += 1
         if any(field.name == "bad" for field in block.fields):
             raise MalformedRequest("bad")
-        return tuple(block.fields)
+        return lines(block)
 
 
 def test_a_block_seen_before_is_not_decoded() -> None:
-    """The same object comes back while the table is the same."""
+    """From the third time on, while the table is the same, the same object comes back."""
     built, encoder = Built(), hpack.Encoder()
-    encoder.encode([("a", "1")])
-    built.memo.head(hpack.Encoder().encode([("a", "1")]))
+    built.memo.head(encoder.encode([("a", "1")]))
     block = encoder.encode([("a", "1")])
-    first = built.memo.head(block)
-    assert built.memo.head(block) is first
-    assert built.times == 2
+    built.memo.head(block)
+    second = built.memo.head(block)
+    assert built.memo.head(block) is second
+    assert built.times == 3
+
+
+def test_blocks_that_come_once_take_no_memory() -> None:
+    """And do not hide one that comes again and again among them."""
+    built, again = Built(), b"\x00\x01a\x01="
+    for value in range(64):
+        built.memo.head(b"\x00\x01a\x01" + bytes([value + 64]))
+        built.memo.head(again)
+    assert built.times == 66
+    assert (1 << 20) - built.budget.left_bytes < 2 * 1100
 
 
 def test_blocks_that_change_the_table_are_never_remembered() -> None:
@@ -166,18 +254,18 @@ def test_an_insertion_makes_all_be_forgotten() -> None:
     built = Built()
     for value in b"12":
         built.memo.head(b"\x40\x01a\x01" + bytes([value]))
-        (field,) = built.memo.head(b"\xbe")
-        assert field.value == chr(value)
+        for _ in range(3):
+            assert built.memo.head(b"\xbe") == [("a", chr(value), 34)]
 
 
-@given(blocks=st.lists(st.tuples(FIELDS, st.integers(1, 3)), max_size=10))
+@given(blocks=st.lists(st.tuples(FIELDS, st.integers(1, 4)), max_size=10))
 def test_a_memo_says_what_a_fresh_decoding_says(blocks: Any) -> None:
     """Whatever came between, and however often a block is repeated."""
     built, encoder, plain = Built(memo_bytes=4096), hpack.Encoder(), decoder()
     for fields, times in blocks:
         block = encoder.encode([(n, v, sensitive) for n, v, sensitive in fields])
         for _ in range(times):
-            assert built.memo.head(block) == tuple(plain.decode(block, ENOUGH).fields)
+            assert built.memo.head(block) == lines(plain.decode(block, ENOUGH))
 
 
 def test_a_malformed_head_is_not_remembered() -> None:
@@ -194,10 +282,11 @@ def test_memory_is_bounded_per_connection_and_in_all() -> None:
     budget = MemoBudget(3000)
     one, two = Built(memo_bytes=2500, budget=budget), Built(memo_bytes=2500, budget=budget)
     blocks = [b"\x00\x01" + bytes([97 + i]) + b"\x011" for i in range(8)]
-    for block in blocks:
+    for block in [*blocks, *blocks]:
         one.memo.head(block)
         two.memo.head(block)
         assert 0 <= budget.left_bytes <= 3000
+    assert budget.left_bytes < 1000
     one.memo.forget()
     two.memo.forget()
     assert budget.left_bytes == 3000

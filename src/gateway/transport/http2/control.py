@@ -71,7 +71,7 @@ class Control:
         frames.left -= 1
         if frames.left >= 0:
             return
-        earned = _EARNED_BY_STREAM * (opened + self._sender.data_frames)
+        earned = _EARNED_BY_STREAM * (opened + self._sender.sent_frames)
         extra, self._earned = earned - self._earned, earned
         if not frames.refill(now_s, extra):
             self._count_limit(Limit.CONTROL_FRAMES)
@@ -114,7 +114,7 @@ class Control:
         if flags & ACK:
             self._lifetime.on_ping_ack(payload, last_stream_id)
             return
-        self._lifetime.on_ping(last_stream_id + self._sender.data_frames, now_s)
+        self._lifetime.on_ping(last_stream_id + self._sender.sent_frames, now_s)
         self._sender.frame(ping_frame(payload, ack=True))
 
     def goaway(self, stream_id: int, payload: bytes) -> None:

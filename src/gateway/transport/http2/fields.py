@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from hpack.table import HeaderTable
 
 from gateway.transport.http2.errors import MalformedRequest
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 _NAME: Final = re.compile(rb":?[\x21-\x39\x3b-\x40\x5b-\x7e]+").fullmatch
-_FORBIDDEN_IN_VALUE: Final = re.compile(rb"[\x00\r\n]").search
+_FORBIDDEN_IN_VALUE: Final = re.compile(r"[\x00\r\n]").search
 _LENGTH: Final = re.compile(r"[0-9]{1,18}").fullmatch
 _PSEUDO: Final = frozenset({":method", ":scheme", ":path", ":authority"})
 # Section 8.2.2; TE is a case of its own.
@@ -19,50 +19,100 @@ _OF_A_CONNECTION: Final = frozenset(
     {"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
 )
 _ENTRY_OVERHEAD: Final = 32  # RFC 7541 section 4.1
+_MOST_NAMES: Final = 512
+_LONGEST_NAME: Final = 128
 
 
-class Field(NamedTuple):
+class FieldName:
+    """A field's name, judged once for all fields that have it.
+
+    Attributes:
+        text: the name.
+        size: what RFC 7541 section 4.1 counts of a field beside its value.
+        fault: why no request may hold it; empty for a good one.
+        free: nothing but the metadata depends on its fields; never true of a faulty one.
+    """
+
+    __slots__ = ("fault", "free", "size", "text")
+
+    def __init__(self, name: bytes, decisive: frozenset[str]) -> None:
+        self.text = name.decode("latin-1")
+        self.size = len(name) + _ENTRY_OVERHEAD
+        self.fault = _fault(name, self.text)
+        self.free = not self.fault and self.text not in decisive and self.text not in _PSEUDO
+
+
+class Field:
     """One field line, decoded and judged once, however often the dynamic table repeats it.
 
     Attributes:
-        name: as text.
+        named: its name.
+        name: its name as text.
         value: as text, without white space around it.
         size: in bytes, as RFC 7541 section 4.1 counts.
         fault: why no request may hold it; empty for a good one.
+        key: equal for fields that mean the same: the whole line, or nothing at all for a good free field.
     """
 
-    name: str
-    value: str
-    size: int
-    fault: str
+    __slots__ = ("fault", "key", "name", "named", "size", "value")
+
+    def __init__(self, named: FieldName, value: bytes) -> None:
+        """Decode a field line.
+
+        White space around a value is dropped, though section 8.2.1 calls such a request malformed: gRPC's
+        protocol document allows it, and gRPC's own clients send it.
+        """
+        try:
+            text = value.decode("utf-8")
+        except UnicodeDecodeError:
+            text = value.decode("latin-1")
+        fault = named.fault
+        if not fault and not text.isprintable() and _FORBIDDEN_IN_VALUE(text):
+            fault = "a field value has a character that is not allowed"
+        text = text.strip(" \t")
+        self.named = named
+        self.name = named.text
+        self.value = text
+        self.size = named.size + len(value)
+        self.fault = fault
+        # No good field has a NUL in its name or its value, so that no two good lines have the same key.
+        self.key = "" if named.free and not fault else f"{named.text}\0{text}"
 
 
-def make_field(name: bytes, value: bytes) -> Field:
-    """Decode a field line.
+class FieldNames:
+    """The names of fields that clients of one server send; made once, as are the fields of the static table.
 
-    White space around a value is dropped, though section 8.2.1 calls such a request malformed: gRPC's
-    protocol document allows it, and gRPC's own clients send it.
+    Bounds: `_MOST_NAMES` of at most `_LONGEST_NAME` bytes; when there are more, all are forgotten.
+
+    Args:
+        decisive: names of the regular fields on which a head depends beyond its metadata.
+
+    Attributes:
+        static: the fields of the static table (RFC 7541 appendix A), from index 1 on.
     """
-    return Field(name.decode("latin-1"), _text(value).strip(" \t"), _size(name, value), _fault(name, value))
+
+    __slots__ = ("_decisive", "_names", "static")
+
+    def __init__(self, decisive: frozenset[str]) -> None:
+        self._decisive = decisive
+        self._names: dict[bytes, FieldName] = {}
+        self.static = tuple(Field(self.named(name), value) for name, value in HeaderTable.STATIC_TABLE)
+
+    def named(self, name: bytes) -> FieldName:
+        """Return a name, perhaps the object that was returned for it before."""
+        known = self._names.get(name)
+        if known is None:
+            known = FieldName(name, self._decisive)
+            if len(name) <= _LONGEST_NAME:
+                if len(self._names) >= _MOST_NAMES:
+                    self._names.clear()
+                self._names[name] = known
+        return known
 
 
-def _size(name: bytes, value: bytes) -> int:
-    return len(name) + len(value) + _ENTRY_OVERHEAD
-
-
-def _text(value: bytes) -> str:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
-
-
-def _fault(name: bytes, value: bytes) -> str:
+def _fault(name: bytes, text: str) -> str:
     if _NAME(name) is None:
         return "a field name has a character that is not allowed"
-    if _FORBIDDEN_IN_VALUE(value):
-        return "a field value has a character that is not allowed"
-    text = name.decode("ascii")
     if text in _OF_A_CONNECTION:
         return "a field of HTTP/1.1 connections"
     if text.startswith(":") and text not in _PSEUDO:
@@ -131,15 +181,16 @@ def _check_pseudo(pseudo: dict[str, str]) -> None:
 
 def _check_regular(fields: Sequence[Field]) -> int:
     length = -1
-    for name, value, _, fault in fields:
-        if fault:
-            raise MalformedRequest(fault)
+    for field in fields:
+        name = field.name
+        if field.fault:
+            raise MalformedRequest(field.fault)
         if name[0] == ":":
             raise MalformedRequest("a pseudo-header field behind the others")
-        if name == "te" and value.lower() != "trailers":
+        if name == "te" and field.value.lower() != "trailers":
             raise MalformedRequest("TE may only say trailers")
         if name == "content-length":
-            length = _content_length(value, length)
+            length = _content_length(field.value, length)
     return length
 
 

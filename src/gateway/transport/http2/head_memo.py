@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from gateway.transport.http2.hpack_decoder import HpackDecoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from gateway.transport.http2.fields import FieldNames
     from gateway.transport.http2.hpack_decoder import DecodedBlock
     from gateway.transport.http2.huffman import HuffmanStrings
 
 HeadT = TypeVar("HeadT")
+_HeadT_co = TypeVar("_HeadT_co", covariant=True)
 
 _ENTRY_BYTES: Final = 1024
 """What an entry is charged beyond its key: a head with its metadata, roughly."""
+_MOST_CANDIDATES: Final = 8
 
 
-@dataclass(slots=True)
+class HeadBuilder(Protocol[_HeadT_co]):
+    """Makes heads of decoded blocks; shared by all connections of a server."""
+
+    @property
+    def names(self) -> FieldNames:
+        """The names of fields, and which of them are free."""
+
+    def build(self, block: DecodedBlock) -> _HeadT_co:
+        """Return the head that a block holds.
+
+        Raises:
+            StreamFault: the request is malformed.
+        """
+
+
+@dataclass
 class MemoBudget:
     """Bytes that the memos of one server may still take together."""
 
@@ -30,33 +46,44 @@ class HeadMemo(Generic[HeadT]):
     """Turns the header blocks of one connection into heads.
 
     A hit needs full byte equality and a dynamic table that has not changed since: blocks that change the
-    table are never remembered, and one that does makes all others be forgotten. What is remembered is bounded
-    per connection and, through the budget, for the server.
+    table are never remembered, and one that does makes all others be forgotten. Nor are blocks that come
+    once: most that hold something new never come again. What is remembered is bounded per connection and,
+    through the budget, for the server.
 
     Args:
         strings: decodes Huffman strings; shared.
-        build: makes a head of a decoded block; may raise StreamFault, which is not remembered.
+        builder: makes a head of a decoded block; what it refuses is not remembered.
         max_list_bytes: size from which fields are dropped and `DecodedBlock.too_large` is set.
         memo_bytes: bound of this connection.
         budget: bound of all.
     """
 
-    __slots__ = ("_budget", "_build", "_charged", "_decoder", "_heads", "_max_list_bytes", "_memo_bytes")
+    __slots__ = (
+        "_budget",
+        "_builder",
+        "_charged",
+        "_decoder",
+        "_heads",
+        "_max_list_bytes",
+        "_memo_bytes",
+        "_once",
+    )
 
     def __init__(
         self,
         strings: HuffmanStrings,
-        build: Callable[[DecodedBlock], HeadT],
+        builder: HeadBuilder[HeadT],
         max_list_bytes: int,
         memo_bytes: int,
         budget: MemoBudget,
     ) -> None:
-        self._decoder = HpackDecoder(strings)
-        self._build = build
+        self._decoder = HpackDecoder(strings, builder.names)
+        self._builder = builder
         self._max_list_bytes = max_list_bytes
         self._memo_bytes = memo_bytes
         self._budget = budget
         self._heads: dict[bytes, HeadT] = {}
+        self._once: list[int] = []  # hashes of blocks that came once
         self._charged = 0
 
     def head(self, block: bytes) -> HeadT:
@@ -73,9 +100,10 @@ class HeadMemo(Generic[HeadT]):
         generation = decoder.generation
         decoded = decoder.decode(block, self._max_list_bytes)
         if decoder.generation != generation:
-            self.forget()
-            return self._build(decoded)
-        head = self._build(decoded)
+            if self._charged:
+                self.forget()
+            return self._builder.build(decoded)
+        head = self._builder.build(decoded)
         self._remember(block, head)
         return head
 
@@ -99,6 +127,14 @@ class HeadMemo(Generic[HeadT]):
             self._charged = 0
 
     def _remember(self, block: bytes, head: HeadT) -> None:
+        """Remember a block that comes the second time."""
+        once, candidate = self._once, hash(block)
+        if candidate not in once:
+            once.append(candidate)
+            if len(once) > _MOST_CANDIDATES:
+                del once[0]
+            return
+        once.remove(candidate)
         charge = len(block) + _ENTRY_BYTES
         if self._charged + charge > self._memo_bytes:
             self.forget()

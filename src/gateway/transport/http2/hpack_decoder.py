@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from hpack.table import HeaderTable
-
 from gateway.transport.http2.errors import ConnectionFault, ErrorCode
-from gateway.transport.http2.fields import Field, make_field
+from gateway.transport.http2.fields import Field
 
 if TYPE_CHECKING:
+    from gateway.transport.http2.fields import FieldNames
     from gateway.transport.http2.huffman import HuffmanStrings
 
 TABLE_BYTES: Final = 4096
 """Largest dynamic table a client may keep here: what RFC 9113 gives it before any SETTINGS."""
 
-_STATIC: Final = tuple(make_field(name, value) for name, value in HeaderTable.STATIC_TABLE)
-_FIRST_DYNAMIC: Final = len(_STATIC) + 1
+_FIRST_DYNAMIC: Final = 62  # section 2.3.3, behind the static table
 _LONGEST_INTEGER_SHIFT: Final = 28  # five octets: more than any length or index here can need
 
 
@@ -40,13 +38,16 @@ class HpackDecoder:
 
     Args:
         strings: decodes Huffman strings; shared.
+        names: of fields; shared.
     """
 
-    __slots__ = ("_capacity", "_entries", "_size", "_strings", "generation")
+    __slots__ = ("_capacity", "_entries", "_names", "_size", "_static", "_strings", "generation")
 
-    def __init__(self, strings: HuffmanStrings) -> None:
+    def __init__(self, strings: HuffmanStrings, names: FieldNames) -> None:
         self.generation = 0
         self._strings = strings
+        self._names = names
+        self._static = names.static
         self._entries: list[Field] = []  # newest last
         self._size = 0
         self._capacity = TABLE_BYTES
@@ -67,19 +68,29 @@ class HpackDecoder:
             raise _error("header block ends early or names an entry that is not there") from exc
 
     def _decode(self, block: bytes, max_list_bytes: int) -> DecodedBlock:
-        position = self._size_updates(block)
         end = len(block)
+        position = self._size_updates(block) if end and block[0] & 0xE0 == 0x20 else 0
         left = max_list_bytes
+        static, entries = self._static, self._entries
         fields: list[Field] = []
         while position < end:
             byte = block[position]
-            if byte & 0x80:  # 6.1 indexed
-                index, position = _integer(block, position, 0x7F)
-                field = self._entry(index)
-            elif byte & 0x40:  # 6.2.1 literal with incremental indexing
+            if byte >= 0x80:  # 6.1 indexed
+                index = byte & 0x7F
+                position += 1
+                if index == 0x7F:
+                    index, position = _integer(block, position - 1, 0x7F)
+                # Indexing from the end of `entries` fails of itself beyond the oldest.
+                if index >= _FIRST_DYNAMIC:
+                    field = entries[_FIRST_DYNAMIC - 1 - index]
+                elif index:
+                    field = static[index - 1]
+                else:
+                    raise _error("index 0")
+            elif byte >= 0x40:  # 6.2.1 literal with incremental indexing
                 field, position = self._literal(block, position, 0x3F)
                 self._insert(field)
-            elif byte & 0x20:
+            elif byte >= 0x20:
                 raise _error("table size update behind a field")
             else:  # 6.2.2 and 6.2.3 literal without indexing, or never indexed
                 field, position = self._literal(block, position, 0x0F)
@@ -103,36 +114,42 @@ class HpackDecoder:
 
     def _entry(self, index: int) -> Field:
         if index < _FIRST_DYNAMIC:
-            if index == 0:
-                raise _error("index 0")
-            return _STATIC[index - 1]
+            return self._static[index - 1]
         return self._entries[_FIRST_DYNAMIC - 1 - index]
 
     def _literal(self, block: bytes, position: int, mask: int) -> tuple[Field, int]:
-        index, position = _integer(block, position, mask)
+        index = block[position] & mask
+        position += 1
+        if index == mask:
+            index, position = _integer(block, position - 1, mask)
         if index:
-            name = self._entry(index).name.encode("latin-1")
+            named = self._entry(index).named
         else:
             name, position = self._string(block, position)
+            named = self._names.named(name)
         value, position = self._string(block, position)
-        return make_field(name, value), position
+        return Field(named, value), position
 
     def _string(self, block: bytes, position: int) -> tuple[bytes, int]:
         """Read a string (section 5.2)."""
-        coded = block[position] & 0x80
-        length, start = _integer(block, position, 0x7F)
-        end = start + length
-        if end > len(block):
+        first = block[position]
+        length = first & 0x7F
+        position += 1
+        if length == 0x7F:
+            length, position = _integer(block, position - 1, 0x7F)
+        end = position + length
+        text = block[position:end]
+        if len(text) != length:
             raise _error("string passes the end of its header block")
-        text = block[start:end]
-        return (self._strings.decode(text) if coded else text), end
+        return (self._strings.decode(text) if first >= 0x80 else text), end
 
     def _insert(self, field: Field) -> None:
         """Add an entry (section 4.4); one that is larger than the table leaves it empty."""
         self.generation += 1
         self._entries.append(field)
         self._size += field.size
-        self._evict()
+        if self._size > self._capacity:
+            self._evict()
 
     def _evict(self) -> None:
         """Drop the oldest entries until the rest fits (section 4.3)."""

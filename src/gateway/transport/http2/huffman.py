@@ -8,8 +8,22 @@ from hpack.huffman_table import HUFFMAN_COMPLETE, HUFFMAN_EMIT_SYMBOL, HUFFMAN_F
 
 from gateway.transport.http2.errors import ConnectionFault, ErrorCode
 
-_Step = tuple[int, bytes, bool]
 _LONGEST_REMEMBERED: Final = 256
+
+
+class _State:
+    """A state between two bytes.
+
+    Attributes:
+        number: the library's.
+        steps: what each byte met so far does in it: next state, symbols, whether a string may end there.
+    """
+
+    __slots__ = ("number", "steps")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.steps: list[tuple[_State, bytes, bool] | None] = [None] * 256
 
 
 class HuffmanStrings:
@@ -22,13 +36,13 @@ class HuffmanStrings:
         memo_bytes: strings remembered, coded and plain together; all are forgotten when it is full.
     """
 
-    __slots__ = ("_known", "_left", "_memo_bytes", "_steps")
+    __slots__ = ("_known", "_left", "_memo_bytes", "_states")
 
     def __init__(self, memo_bytes: int) -> None:
         self._memo_bytes = memo_bytes
         self._left = memo_bytes
         self._known: dict[bytes, bytes] = {}
-        self._steps: dict[int, _Step] = {}
+        self._states: dict[int, _State] = {0: _State(0)}
 
     def decode(self, coded: bytes) -> bytes:
         """Return the plain string.
@@ -52,29 +66,29 @@ class HuffmanStrings:
         self._known[coded] = plain
 
     def _decode(self, coded: bytes) -> bytes:
-        steps = self._steps
-        state, complete = 0, True
+        state, complete = self._states[0], True
         plain: list[bytes] = []
         for byte in coded:
-            key = state << 8 | byte
-            step = steps.get(key)
+            step = state.steps[byte]
             if step is None:
-                step = steps[key] = _joined(state, byte)
+                step = state.steps[byte] = self._joined(state.number, byte)
             state, symbols, complete = step
             plain.append(symbols)
         if not complete:
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "Huffman string is incomplete")
         return b"".join(plain)
 
-
-def _joined(state: int, byte: int) -> _Step:
-    """Take the library's two steps for one byte."""
-    symbols = bytearray()
-    flags = 0
-    for nibble in (byte >> 4, byte & 0x0F):
-        state, flags, symbol = HUFFMAN_TABLE[state * 16 + nibble]
-        if flags & HUFFMAN_FAIL:
-            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "Huffman string is invalid")
-        if flags & HUFFMAN_EMIT_SYMBOL:
-            symbols.append(symbol)
-    return state, bytes(symbols), bool(flags & HUFFMAN_COMPLETE)
+    def _joined(self, number: int, byte: int) -> tuple[_State, bytes, bool]:
+        """Take the library's two steps for one byte."""
+        symbols = bytearray()
+        flags = 0
+        for nibble in (byte >> 4, byte & 0x0F):
+            number, flags, symbol = HUFFMAN_TABLE[number * 16 + nibble]
+            if flags & HUFFMAN_FAIL:
+                raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "Huffman string is invalid")
+            if flags & HUFFMAN_EMIT_SYMBOL:
+                symbols.append(symbol)
+        state = self._states.get(number)
+        if state is None:
+            state = self._states[number] = _State(number)
+        return state, bytes(symbols), bool(flags & HUFFMAN_COMPLETE)

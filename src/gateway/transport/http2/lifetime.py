@@ -36,6 +36,7 @@ class Lifetime:
 
     __slots__ = (
         "_asked_s",
+        "_checked_s",
         "_count_limit",
         "_drain_code",
         "_drained_s",
@@ -59,6 +60,7 @@ class Lifetime:
         self._count_limit = count_limit
         self._started_s = now_s
         self._asked_s = 0.0  # when our unanswered keepalive ping was sent
+        self._checked_s = now_s
         self._pinged_s = -_NEVER  # when the client pinged last
         self._strikes = 0
         self._sent_seen = 0
@@ -72,7 +74,7 @@ class Lifetime:
         """Judge a client's ping as gRPC's servers do: too often while it was sent nothing is a strike.
 
         Args:
-            sent: grows whenever a message or an answer is sent to the client.
+            sent: grows whenever a frame of a stream is sent to the client.
             now_s: monotonic time.
 
         Raises:
@@ -112,6 +114,7 @@ class Lifetime:
     def check(self, last_stream_id: int, now_s: float, *, idle: bool) -> bool:
         """Do what is due; return whether the connection is to be closed now, whatever is on it."""
         limits = self._limits
+        self._checked_s = now_s
         if self.draining and not self.refusing and now_s >= self._drained_s + _DRAIN_ROUND_TRIP_S:
             self.refuse(last_stream_id)
         if limits.max_age_s is not None and now_s >= self._started_s + limits.max_age_s:
@@ -126,7 +129,7 @@ class Lifetime:
     def next_s(self, *, idle: bool) -> float:
         """Return when to check next."""
         limits = self._limits
-        times = [self._asked_s + limits.keepalive_timeout_s if self._asked_s else self._ping_s()]
+        times = [self._keep_alive_s()]
         if self.draining and not self.refusing:
             times.append(self._drained_s + _DRAIN_ROUND_TRIP_S)
         if limits.max_age_s is not None:
@@ -150,6 +153,14 @@ class Lifetime:
             self._asked_s = now_s
             self._sender.frame(ping_frame(_KEEPALIVE_PING, ack=False))
         return False
+
+    def _keep_alive_s(self) -> float:
+        """Return when to look after keepalive: a ping may have been answered, and the next be due, early."""
+        if not self._asked_s:
+            return self._ping_s()
+        next_ping_s = self._asked_s + self._limits.keepalive_time_s
+        timeout_s = self._asked_s + self._limits.keepalive_timeout_s
+        return min(next_ping_s, timeout_s) if next_ping_s > self._checked_s else timeout_s
 
     def _ping_s(self) -> float:
         return self.received_s + self._limits.keepalive_time_s

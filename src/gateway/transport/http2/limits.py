@@ -28,7 +28,7 @@ class Limit(StrEnum):
     KEEPALIVE_TIMEOUT = "keepalive_timeout"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ConnectionLimits:
     """Limits and timeouts of one connection, in bytes and seconds; a timeout of None never comes.
 

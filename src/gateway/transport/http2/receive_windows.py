@@ -81,4 +81,5 @@ class ReceiveWindows:
         increment = self.stream_size - stream.held - stream.receive_window
         if increment >= self.stream_size // 8 and not stream.remote_closed and not stream.local_closed:
             stream.receive_window += increment
+            self._sender.sent_frames += 1
             self._sender.frame(window_update_frame(stream.id, increment))

@@ -81,7 +81,7 @@ class Sender:
         stream_window: what it takes on a new stream (SETTINGS_INITIAL_WINDOW_SIZE).
         frame_bytes: largest frame sent.
         unsent_bytes: DATA that waits for a window or for the socket.
-        data_frames: DATA frames sent.
+        sent_frames: frames of streams sent, which give a client reason for frames of its own.
         paused: the socket is full; DATA waits.
         paused_s: since when.
     """
@@ -90,12 +90,12 @@ class Sender:
         "_collected",
         "_queue",
         "_wake",
-        "data_frames",
         "ended",
         "frame_bytes",
         "out",
         "paused",
         "paused_s",
+        "sent_frames",
         "stream_window",
         "unsent_bytes",
         "window",
@@ -112,7 +112,7 @@ class Sender:
         self.stream_window = DEFAULT_WINDOW
         self.frame_bytes = DEFAULT_FRAME_BYTES
         self.unsent_bytes = 0
-        self.data_frames = 0
+        self.sent_frames = 0
         self.paused = False
         self.paused_s = 0.0
 
@@ -157,6 +157,7 @@ class Sender:
         if not out:
             self._wake()
         self.window -= size
+        self.sent_frames += 1
         stream_id = stream.id
         if trailers is None:
             after = template.after(stream_id)
@@ -167,6 +168,7 @@ class Sender:
 
     def headers(self, stream: Stream, block: bytes, *, end_stream: bool) -> None:
         """Send a field block; the stream must have nothing unsent if it ends here."""
+        self.sent_frames += 1
         self.frame(header_frames(stream.id, block, self.frame_bytes, end_stream=end_stream))
 
     def data(self, stream: Stream, parts: Iterable[bytes], now_s: float) -> None:
@@ -278,7 +280,7 @@ class Sender:
         self.unsent_bytes -= size
         stream.sent_s = now_s
         self._collected += size
-        self.data_frames += 1
+        self.sent_frames += 1
         if not stream.unsent_bytes:
             self._all_sent(stream)
 
@@ -291,5 +293,6 @@ class Sender:
 
     def _finish(self, stream: Stream) -> None:
         assert stream.trailers is not None
+        self.sent_frames += 1
         self.frame(header_frames(stream.id, stream.trailers, self.frame_bytes, end_stream=True))
         self.ended(stream)

@@ -1,0 +1,56 @@
+"""Compiles the modules of the request path with mypyc when a wheel is built with GATEWAY_COMPILE=1."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
+    """Adds one extension module per Python module named by `modules` in pyproject.toml.
+
+    The Python files are installed too: they are what runs where the extensions do not fit.
+    """
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, unless the build is an editable one or nobody asked for it."""
+        if version == "editable" or os.environ.get("GATEWAY_COMPILE", "") in {"", "0"}:
+            return
+        folder = Path(mkdtemp(prefix="compiled-"))
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+        for library in compile_modules(Path(self.root), self.config["modules"], folder):
+            build_data["force_include"][str(library)] = library.relative_to(folder / "lib").as_posix()
+
+
+def compile_modules(root: Path, patterns: list[str], folder: Path) -> list[Path]:
+    """Compile the modules that match (`!` takes some out); return the libraries, under `folder`/lib."""
+    from mypyc.build import mypycify  # noqa: PLC0415 - needed by whoever compiles alone
+    from setuptools import Distribution  # type: ignore[import-untyped]  # noqa: PLC0415
+    from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    chosen: set[Path] = set()
+    for pattern in patterns:
+        found = set(root.glob(pattern.removeprefix("!")))
+        if not found:
+            raise ValueError(f"no module matches {pattern!r}")
+        chosen = chosen - found if pattern.startswith("!") else chosen | found
+    modules = sorted(str(path.relative_to(root)) for path in chosen)
+    os.chdir(root)  # mypy's configuration names folders by where it is
+    extensions = mypycify(
+        ["--config-file=pyproject.toml", *modules],
+        opt_level="2",
+        debug_level="0",
+        target_dir=str(folder / "c"),
+        group_name="model_gateway",
+    )
+    command = build_ext(Distribution({"name": "model-gateway", "ext_modules": extensions}))
+    command.build_lib, command.build_temp = str(folder / "lib"), str(folder / "objects")
+    command.parallel = os.cpu_count()
+    command.ensure_finalized()
+    command.run()
+    return sorted((folder / "lib").rglob("*.so"))
