@@ -23,7 +23,7 @@ from gateway.telemetry.batch_tracer import BatchTracer
 from gateway.telemetry.options import TracingOptions
 from gateway.telemetry.outcome import Outcome
 from gateway.telemetry.trace_sampler import TraceSampler
-from gateway.telemetry.tracing import RecordedTrace, Timeline, TracePipeline, Tracing, otlp_exporter
+from gateway.telemetry.tracing import Timeline, TracePipeline, Tracing, otlp_exporter
 from gateway.testing import VirtualClock
 from tests.telemetry.builders import DIGITS, batch, request
 
@@ -74,7 +74,8 @@ def parent_ids(span: ReadableSpan) -> tuple[int, int]:
 
 
 def own_ids(made: InferRequest) -> tuple[int, int]:
-    assert isinstance(made.trace, RecordedTrace)
+    assert made.trace is not None
+    assert made.trace.recorded
     return made.trace.trace_id, made.trace.span_id
 
 

@@ -159,7 +159,7 @@ class Http2Settings(Section):
 class GrpcSettings(Section):
     """The gRPC listener."""
 
-    transport: Literal["native", "grpcio"] = "grpcio"
+    transport: Literal["native", "grpcio"] = "native"
     """What speaks gRPC: `native`, the gateway's own HTTP/2, which costs a small fraction of the CPU time, or
     `grpcio`, gRPC's C library."""
     http2: Http2Settings = Field(default_factory=Http2Settings)

@@ -83,12 +83,17 @@ ANONYMOUS: Final = Principal()
 
 @dataclass(frozen=True)
 class TraceContext:
-    """W3C trace context of the caller: 16-byte and 8-byte ids as integers, sampled flag, state as sent."""
+    """W3C trace context: 16-byte and 8-byte ids as integers, sampled flag, state as sent.
+
+    Attributes:
+        recorded: it is that of a server span which this process records, not the caller's.
+    """
 
     trace_id: int
     span_id: int
     sampled: bool
     state: str = ""
+    recorded: bool = False
 
 
 class Tensor(NamedTuple):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.trace import Link, NonRecordingSpan, Status, StatusCode, set_span_in_context
 
 from gateway.telemetry.outcome import outcome_of
-from gateway.telemetry.tracing import RecordedTrace, span_context
+from gateway.telemetry.tracing import span_context
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ class BatchTracer:
 
     def on_batch(self, batch: CompletedBatch) -> None:
         """Trace one batch."""
-        sampled = [m for m in batch.members if type(m.request.trace) is RecordedTrace]
+        sampled = [m for m in batch.members if m.request.trace is not None and m.request.trace.recorded]
         if not sampled:
             return
         attributes = _attributes(batch)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from opentelemetry.sdk.resources import Resource
@@ -44,11 +43,6 @@ MAX_LINKS: Final = 1024
 _REANCHOR_NS: Final = 1_000_000
 _MAX_NAME_CHARS: Final = 128
 """Names that clients send are cut to this before they become attributes."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedTrace(TraceContext):
-    """Context of a server span that this process records; the batch tracer adds spans to these alone."""
 
 
 class Timeline:
@@ -109,7 +103,7 @@ class Tracing:
         error: BaseException | None,
     ) -> None:
         """End the request's span, if it has one."""
-        if type(request.trace) is not RecordedTrace:
+        if request.trace is None or not request.trace.recorded:
             return
         span = self._open.pop(request.trace.span_id, None)
         if span is None:
@@ -140,7 +134,9 @@ class Tracing:
         )
         own = span.get_span_context()
         self._open[own.span_id] = span
-        request.trace = RecordedTrace(own.trace_id, own.span_id, True, parent.state if parent else "")
+        request.trace = TraceContext(
+            own.trace_id, own.span_id, sampled=True, state=parent.state if parent else "", recorded=True
+        )
 
 
 _NO_PARENT: Final = SpanContext(0, 0, is_remote=False)
