@@ -200,7 +200,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         """Collect the request target up to its limit."""
         if self._phase is not _Phase.BODY and len(self.url) <= self._limits.max_url_bytes:
-            self.url += url
+            self.url = self.url + url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header up to the limits; trailers are dropped."""

@@ -51,7 +51,7 @@ class Runner:
         Raises:
             ModelLoadError: ONNX Runtime's Python interface cannot carry this mixture of types.
         """
-        self._session = session
+        self._session: Any = session
         self._settings = settings
         self._types = {t.name: t.datatype for t in (*signature.inputs, *signature.outputs)}
         takes_text = any(t.datatype is Datatype.BYTES for t in signature.inputs)
@@ -83,7 +83,7 @@ class Runner:
 
     def close(self) -> None:
         """Destroy the session, in the calling thread; no run is under way and none follows."""
-        del self._session
+        self._session = None
 
     def _run_bound(self, feeds: Mapping[str, Any], outputs: Sequence[str], started: int) -> BatchResult:
         binding = self._session.io_binding()
