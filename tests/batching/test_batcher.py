@@ -334,7 +334,9 @@ async def test_the_response_says_who_answered_and_where_the_time_went() -> None:
     response = await pending
     assert (response.model_name, response.model_version, response.request_id) == ("alias", "3", "r1")
     assert response.timing.queue_ns == pytest.approx(250_000_000, abs=1000)
-    assert response.timing[1:] == (1, 2, 3, 2)
+    timing = response.timing
+    assert (timing.compute_input_ns, timing.compute_infer_ns, timing.compute_output_ns) == (1, 2, 3)
+    assert timing.batch_rows == 2
 
 
 # -- large requests ----------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def received(response: Any) -> Any:
 @given(st.lists(tensors(), max_size=3), st.lists(st.booleans(), min_size=3, max_size=3))
 def test_tritonclient_reads_binary_outputs_bit_for_bit(outputs: list[Tensor], binary: list[bool]) -> None:
     """Binary outputs are read bit for bit, beside others in JSON."""
-    named = [t._replace(name=f"y{i}") for i, t in enumerate(outputs)]
+    named = [Tensor(f"y{i}", t.datatype, t.array) for i, t in enumerate(outputs)]
     extra = Tensor("j", Datatype.INT64, np.array([[1, -2]]))
     form = ReplyForm({"j": False}, unlisted_binary=True)
     result = received(encode_response(response_of(*named, extra), form))
@@ -183,7 +183,7 @@ def test_responses_with_ids_are_the_same_with_and_without_memory(
 ) -> None:
     """Byte for byte; and those of one kind have heads and sizes that are the same."""
     heads, kinds = ResponseHeads(), dict[object, tuple[object, int]]()
-    named = [tensor._replace(name=f"y{i}") for i, tensor in enumerate(outputs)]
+    named = [Tensor(f"y{i}", tensor.datatype, tensor.array) for i, tensor in enumerate(outputs)]
     for request_id in ids:
         response = response_of(*named, request_id=request_id)
         known, made = encode_response(response, BINARY, heads), encode_response(response, BINARY)

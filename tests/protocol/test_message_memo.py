@@ -187,7 +187,7 @@ def test_an_id_beyond_the_limit_is_left_to_the_parser() -> None:
 @given(st.lists(tensors(), max_size=3), IDS, IDS)
 def test_responses_are_the_same_with_and_without_memory(outputs: list[Tensor], one: str, other: str) -> None:
     """Byte for byte, whether the head is made or remembered."""
-    named = [tensor._replace(name=f"y{i}") for i, tensor in enumerate(outputs)]
+    named = [Tensor(f"y{i}", tensor.datatype, tensor.array) for i, tensor in enumerate(outputs)]
     heads = response_heads()
     for request_id in (one, other, one):
         response = response_of(*named, request_id=request_id)

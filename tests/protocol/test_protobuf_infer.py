@@ -73,7 +73,7 @@ def test_tritonclients_tensors_arrive_bit_for_bit(tensor: Tensor) -> None:
 @given(st.lists(tensors(), max_size=3), st.text(max_size=5))
 def test_tritonclient_reads_our_tensors_bit_for_bit(outputs: list[Tensor], request_id: str) -> None:
     """Every datatype and shape of a response is read bit for bit by tritonclient."""
-    named = [t._replace(name=f"y{i}") for i, t in enumerate(outputs)]
+    named = [Tensor(f"y{i}", t.datatype, t.array) for i, t in enumerate(outputs)]
     message = encode_response(response_of(*named, request_id=request_id))
     parsed = service_pb2.ModelInferResponse.FromString(message)
     assert (parsed.model_name, parsed.model_version, parsed.id) == ("m", "3", request_id)

@@ -37,12 +37,24 @@ if TYPE_CHECKING:
     from gateway.core.pending import Pending
 
 
-class _Prepared(NamedTuple):
+class _Prepared:
     """A decoded request, what makes an HTTP response of its answer, and whether that tells the timing."""
 
-    request: InferRequest
-    encode: Callable[[InferResponse], HttpResponse]
-    wants_timing: bool
+    __slots__ = (
+        "encode",
+        "request",
+        "wants_timing",
+    )
+
+    def __init__(
+        self,
+        request: InferRequest,
+        encode: Callable[[InferResponse], HttpResponse],
+        wants_timing: bool,
+    ) -> None:
+        self.request = request
+        self.encode = encode
+        self.wants_timing = wants_timing
 
 
 class _Plan(NamedTuple):
@@ -52,7 +64,7 @@ class _Plan(NamedTuple):
     heavy: bool = False
 
 
-class _HeadFacts(NamedTuple):
+class _HeadFacts:
     """What the infer method knows of requests by the HTTP head that they have in common.
 
     Attributes:
@@ -62,9 +74,21 @@ class _HeadFacts(NamedTuple):
             large to be remembered.
     """
 
-    model: str
-    version: str
-    text_bytes: int
+    __slots__ = (
+        "model",
+        "text_bytes",
+        "version",
+    )
+
+    def __init__(
+        self,
+        model: str,
+        version: str,
+        text_bytes: int,
+    ) -> None:
+        self.model = model
+        self.version = version
+        self.text_bytes = text_bytes
 
 
 class InferHttp:
@@ -89,12 +113,12 @@ class InferHttp:
         facts = head.facts
         if not isinstance(facts, _HeadFacts):
             facts = head.facts = self._head_facts(request)
-        model, version, text_bytes = facts
+        model, version, text_bytes = facts.model, facts.version, facts.text_bytes
         body, headers = request.body, request.headers
         recognised = self._heads.get(bytes(body[:text_bytes])) if text_bytes else None
         if recognised is None:
             return None
-        known, request_id = recognised
+        known = recognised.head
         if known.tail_bytes != len(body) - text_bytes or known.classifies:
             return None
         meant = version_meant(self._context.catalog, model, version)
@@ -108,7 +132,7 @@ class InferHttp:
         inference = InferRequest(
             model_name=model,
             model_version=version,
-            request_id=request_id,
+            request_id=recognised.request_id,
             inputs=known.tensors(body, text_bytes),
             outputs=known.outputs,
             parameters=known.parameters,

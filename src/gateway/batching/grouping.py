@@ -89,7 +89,7 @@ class Grouper:
         return layout
 
     def _layout(self, request: InferRequest) -> Layout:
-        heads = tuple([(name, array.dtype.num, array.shape) for name, _, array in request.inputs])
+        heads = tuple([(t.name, t.array.dtype.num, t.array.shape) for t in request.inputs])
         layout = self._layouts.get(heads)
         if layout is None:
             layout = self._measure(request.inputs, heads)

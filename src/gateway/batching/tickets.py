@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -46,14 +46,30 @@ class Ticket(Pending):
         self.counted = False
 
 
-class Admission(NamedTuple):
+class Admission:
     """What the parts of one request have in common in the queue; as the fields of `QueueItem`."""
 
-    group: Hashable
-    level: int
-    flow: str
-    deadline_s: float | None
-    nbytes: int
+    __slots__ = (
+        "deadline_s",
+        "flow",
+        "group",
+        "level",
+        "nbytes",
+    )
+
+    def __init__(
+        self,
+        group: Hashable,
+        level: int,
+        flow: str,
+        deadline_s: float | None,
+        nbytes: int,
+    ) -> None:
+        self.group = group
+        self.level = level
+        self.flow = flow
+        self.deadline_s = deadline_s
+        self.nbytes = nbytes
 
 
 class Job(QueueItem):
@@ -70,15 +86,20 @@ class Job(QueueItem):
     __slots__ = ("queue_ns", "size", "start", "ticket", "whole")
 
     def __init__(self, ticket: Ticket, start: int, size: int, admission: Admission) -> None:
-        group, level, flow, deadline_s, nbytes = admission
-        layout = ticket.layout
         super().__init__(
-            size or 1, group, ticket.enqueued_s, layout.row_bytes, nbytes, level, flow, deadline_s
+            size or 1,
+            admission.group,
+            ticket.enqueued_s,
+            ticket.layout.row_bytes,
+            admission.nbytes,
+            admission.level,
+            admission.flow,
+            admission.deadline_s,
         )
         self.ticket = ticket
         self.start = start
         self.size = size
-        self.whole = size == layout.rows
+        self.whole = size == ticket.layout.rows
         self.queue_ns = 0
 
 
@@ -90,7 +111,7 @@ def cut(ticket: Ticket, admission: Admission, most_rows: int) -> tuple[Job, ...]
     rows = ticket.layout.rows
     if rows <= most_rows:
         return (Job(ticket, 0, rows, admission),)
-    free = admission._replace(nbytes=0)
+    free = Admission(admission.group, admission.level, admission.flow, admission.deadline_s, 0)
     starts = range(0, rows, most_rows)
     ticket.answers = {}
     return tuple(
@@ -121,7 +142,7 @@ def _join_output(request: InferRequest, tensors: tuple[Tensor, ...], axis: int |
             f"output '{tensors[0].name}' of model '{request.model_name}' has shapes {shapes} for parts of "
             "one request: expected shapes that differ along the batch axis only"
         ) from exc
-    return tensors[0]._replace(array=array)
+    return Tensor(tensors[0].name, tensors[0].datatype, array)
 
 
 def respond(

@@ -96,7 +96,7 @@ class TraceContext:
     recorded: bool = False
 
 
-class Tensor(NamedTuple):
+class Tensor:
     """One named tensor.
 
     Attributes:
@@ -106,9 +106,21 @@ class Tensor(NamedTuple):
             received buffer, perhaps unaligned; BYTES is an object array of `bytes`.
     """
 
-    name: str
-    datatype: Datatype
-    array: Array
+    __slots__ = (
+        "array",
+        "datatype",
+        "name",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        datatype: Datatype,
+        array: Array,
+    ) -> None:
+        self.name = name
+        self.datatype = datatype
+        self.array = array
 
 
 class RequestedOutput(NamedTuple):
@@ -207,7 +219,7 @@ class InferRequest:
         self.kind = kind
 
 
-class RequestTiming(NamedTuple):
+class RequestTiming:
     """Where one request's time went, in nanoseconds; zero where a step did not happen.
 
     Attributes:
@@ -218,11 +230,27 @@ class RequestTiming(NamedTuple):
         batch_rows: rows of the batch that carried it, padding not counted.
     """
 
-    queue_ns: int = 0
-    compute_input_ns: int = 0
-    compute_infer_ns: int = 0
-    compute_output_ns: int = 0
-    batch_rows: int = 0
+    __slots__ = (
+        "batch_rows",
+        "compute_infer_ns",
+        "compute_input_ns",
+        "compute_output_ns",
+        "queue_ns",
+    )
+
+    def __init__(
+        self,
+        queue_ns: int = 0,
+        compute_input_ns: int = 0,
+        compute_infer_ns: int = 0,
+        compute_output_ns: int = 0,
+        batch_rows: int = 0,
+    ) -> None:
+        self.queue_ns = queue_ns
+        self.compute_input_ns = compute_input_ns
+        self.compute_infer_ns = compute_infer_ns
+        self.compute_output_ns = compute_output_ns
+        self.batch_rows = batch_rows
 
 
 NO_TIMING: Final = RequestTiming()

@@ -72,11 +72,21 @@ class RequestHead(NamedTuple):
         )
 
 
-class KnownHead(NamedTuple):
+class KnownHead:
     """A head that was recognised, with the id in it."""
 
-    head: RequestHead
-    request_id: str
+    __slots__ = (
+        "head",
+        "request_id",
+    )
+
+    def __init__(
+        self,
+        head: RequestHead,
+        request_id: str,
+    ) -> None:
+        self.head = head
+        self.request_id = request_id
 
 
 class HeadMemo:

@@ -47,7 +47,8 @@ class ResponseHeads:
         if response.parameters or not response.outputs:
             return None
         key: list[object] = [response.model_name, response.model_version]
-        for name, datatype, array in response.outputs:
+        for tensor in response.outputs:
+            name, datatype, array = tensor.name, tensor.datatype, tensor.array
             if datatype is Datatype.BYTES or not array.size or not form.is_binary(name):
                 return None
             key += (name, array.dtype.num, array.shape)

@@ -76,11 +76,21 @@ class MessageHead(NamedTuple):
         return (Tensor(self.input_name, self.datatype, array),)
 
 
-class KnownMessage(NamedTuple):
+class KnownMessage:
     """A message that was recognised."""
 
-    head: MessageHead
-    request_id: str
+    __slots__ = (
+        "head",
+        "request_id",
+    )
+
+    def __init__(
+        self,
+        head: MessageHead,
+        request_id: str,
+    ) -> None:
+        self.head = head
+        self.request_id = request_id
 
 
 class MessageMemo:
@@ -127,7 +137,8 @@ class MessageMemo:
             return
         if any(output.classification for output in request.outputs):
             return
-        name, datatype, array = request.inputs[0]
+        tensor = request.inputs[0]
+        name, datatype, array = tensor.name, tensor.datatype, tensor.array
         place, raw_bytes = _id_place(message), array.nbytes
         head_bytes = len(message) - raw_bytes
         if place is None or not 0 < head_bytes <= _MAX_HEAD_BYTES or not _in_order(message, head_bytes):
@@ -216,7 +227,8 @@ class ResponseHeads:
         if response.parameters or not response.outputs:
             return None
         key: list[object] = [response.model_name, response.model_version]
-        for name, datatype, array in response.outputs:
+        for tensor in response.outputs:
+            name, datatype, array = tensor.name, tensor.datatype, tensor.array
             if datatype is Datatype.BYTES or array.nbytes > _MAX_OUTPUT_BYTES:
                 return None
             key += (name, array.dtype.num, array.shape)
