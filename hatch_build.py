@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any
 
@@ -16,15 +17,23 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
     The Python files are installed too: they are what runs where the extensions do not fit.
     """
 
+    _folder: Path | None = None
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, unless the build is an editable one or nobody asked for it."""
         if version == "editable" or os.environ.get("GATEWAY_COMPILE", "") in {"", "0"}:
             return
-        folder = Path(mkdtemp(prefix="compiled-"))
+        self._folder = folder = Path(mkdtemp(prefix="compiled-"))
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
         for library in compile_modules(Path(self.root), self.config["modules"], folder):
             build_data["force_include"][str(library)] = library.relative_to(folder / "lib").as_posix()
+
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
+        """Remove what lay between the sources and the wheel."""
+        if self._folder is not None:
+            rmtree(self._folder, ignore_errors=True)
 
 
 def compile_modules(root: Path, patterns: list[str], folder: Path) -> list[Path]:

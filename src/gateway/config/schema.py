@@ -191,7 +191,7 @@ class GrpcSettings(Section):
     keepalive_timeout_s: PositiveSeconds = 20.0
     """Time a client has to answer a ping."""
     min_ping_interval_s: PositiveSeconds = 10.0
-    """A client that pings more often while it has no call is cut off."""
+    """A client that pings more often while nothing is sent to it is cut off."""
     max_connection_idle_s: PositiveSeconds | None = None
     """Connections without calls are closed after this; unset: never."""
     max_connection_age_s: PositiveSeconds | None = None
