@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
+import sysconfig
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -29,11 +32,26 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
         for library in compile_modules(Path(self.root), self.config["modules"], folder):
             build_data["force_include"][str(library)] = library.relative_to(folder / "lib").as_posix()
 
-
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
         """Remove what lay between the sources and the wheel."""
         if self._folder is not None:
             rmtree(self._folder, ignore_errors=True)
+
+
+def require_compiler() -> None:
+    """Say what is missing before two minutes are spent on C that nothing can compile.
+
+    Raises:
+        RuntimeError: there is no C compiler, or Python's headers are not installed.
+    """
+    compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    if shutil.which(shlex.split(compiler)[0]) is None:
+        raise RuntimeError(
+            f"no C compiler: {compiler!r} is not on PATH. Install one (Debian: gcc libc6-dev), or set CC"
+        )
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.is_file():
+        raise RuntimeError(f"no {header}: install this Python's headers (Debian: python3-dev).")
 
 
 def compile_modules(root: Path, patterns: list[str], folder: Path) -> list[Path]:
@@ -42,6 +60,7 @@ def compile_modules(root: Path, patterns: list[str], folder: Path) -> list[Path]
     from setuptools import Distribution  # type: ignore[import-untyped]  # noqa: PLC0415
     from setuptools.command.build_ext import build_ext  # type: ignore[import-untyped]  # noqa: PLC0415
 
+    require_compiler()
     chosen: set[Path] = set()
     for pattern in patterns:
         found = set(root.glob(pattern.removeprefix("!")))

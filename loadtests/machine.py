@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from gateway.commands.version import is_compiled
+
 _PACKAGES = ("grpcio", "numpy", "onnxruntime", "uvicorn", "uvloop")
 
 
@@ -44,7 +46,10 @@ def core_time(core: int) -> CoreTime:
 
 
 def describe() -> dict[str, object]:
-    """Return what a reader needs to judge the figures: processor, kernel, versions, commit."""
+    """Return what a reader needs to judge the figures: processor, kernel, versions, commit.
+
+    `compiled` is true of gateways that are started with this process's own package.
+    """
     cpuinfo = Path("/proc/cpuinfo").read_text()
     models = [
         line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")
@@ -56,6 +61,7 @@ def describe() -> dict[str, object]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},
         "commit": _commit(),
+        "compiled": is_compiled(),
         "load_average": os.getloadavg(),
     }
 

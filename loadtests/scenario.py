@@ -44,12 +44,14 @@ class GatewayTarget(_Record):
     Attributes:
         config: laid over the configuration of the test (free ports, the model, one ONNX Runtime thread).
         flags: further arguments of `gateway serve`.
+        package: folder of another build of the package; build/compiled is where `make compiled` puts one.
         label: as printed.
     """
 
     kind: Literal["gateway"]
     config: dict[str, Any] = {}
     flags: tuple[str, ...] = ()
+    package: Path | None = None
     label: str = "gateway"
 
 

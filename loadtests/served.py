@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -71,6 +72,7 @@ class ServedGateway:
         batching: model -> settings of its `batching` section; others have the defaults.
         overlay: laid over the whole configuration, mappings into mappings.
         flags: further arguments of `gateway serve`.
+        package: folder that holds another build of the package, such as build/compiled.
     """
 
     models: Sequence[BenchModel]
@@ -79,6 +81,7 @@ class ServedGateway:
     batching: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     overlay: Mapping[str, Any] = field(default_factory=dict)
     flags: Sequence[str] = ()
+    package: Path | None = None
     _process: subprocess.Popen[str] | None = None
     _ports: dict[str, int] = field(default_factory=dict)
 
@@ -86,8 +89,15 @@ class ServedGateway:
         """Start it and wait until every model is ready.
 
         Raises:
-            RuntimeError: it did not come up; the message names its log.
+            RuntimeError: it did not come up; the message names its log, or the folder without a package.
         """
+        environment = dict(os.environ)
+        if self.package is not None:
+            if not (self.package / "gateway" / "__init__.py").is_file():
+                raise RuntimeError(
+                    f"no package in {self.package}; `make compiled` puts one into build/compiled"
+                )
+            environment["PYTHONPATH"] = str(self.package.resolve())
         config, log = self.folder / "gateway.yaml", self.folder / "gateway.log"
         config.write_text(json.dumps(_overlaid(self._config(), self.overlay)))  # YAML holds JSON
         gateway = [str(Path(sys.executable).with_name("gateway")), "serve", "--config", str(config)]
@@ -97,6 +107,7 @@ class ServedGateway:
                 stdout=subprocess.PIPE,
                 stderr=err,
                 text=True,
+                env=environment,
             )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

@@ -93,14 +93,20 @@ def serving(target: Target, model: BenchModel, core: int, folder: Path) -> Itera
 def _gateway(target: GatewayTarget, model: BenchModel, core: int, folder: Path) -> Iterator[Served]:
     own = Path(tempfile.mkdtemp(prefix="gateway-", dir=folder))
     with ExitStack() as stack:
-        starting = ServedGateway([model], core, own, overlay=target.config, flags=target.flags)
+        starting = ServedGateway(
+            [model], core, own, overlay=target.config, flags=target.flags, package=target.package
+        )
         try:
             gateway = stack.enter_context(starting)
         except RuntimeError as exc:
             raise TargetUnavailable(str(exc)) from exc
         yield Served(
             label=target.label,
-            settings={"config": str(target.config), "flags": " ".join(target.flags)},
+            settings={
+                "config": str(target.config),
+                "flags": " ".join(target.flags),
+                "package": str(target.package or ""),
+            },
             addresses=_addresses(("127.0.0.1", gateway.http_port), ("127.0.0.1", gateway.grpc_port)),
             wire=OpenInference(),
             pid=gateway.pid,

@@ -1,8 +1,35 @@
-"""Settings of every test: no outcome depends on how fast the machine is."""
+"""Settings of every test: no outcome depends on how fast the machine is, and the build under test is said."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+import gateway
+from gateway.commands.version import is_compiled
 
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--compiled`."""
+    parser.addoption(
+        "--compiled",
+        action="store_true",
+        help="the package under test is the one compiled by mypyc, not the sources; needs PYTHONPATH too",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to test the sources where the compiled package was asked for."""
+    if config.getoption("--compiled") and not is_compiled():
+        raise pytest.UsageError(
+            f"--compiled, but the package in {gateway.__path__[0]} is not: `make compiled`, then run pytest "
+            "with PYTHONPATH=$PWD/build/compiled"
+        )
+
+
+def pytest_report_header() -> str:
+    """Say where the package under test is."""
+    return f"gateway: {gateway.__path__[0]}{', compiled' if is_compiled() else ''}"

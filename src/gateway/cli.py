@@ -365,10 +365,10 @@ def models(
 
 @app.command()
 def version() -> None:
-    """Print the version."""
-    from importlib.metadata import version as installed
+    """Print the version, and whether it is compiled."""
+    from gateway.commands.version import describe_version
 
-    typer.echo(installed("model-gateway"))
+    typer.echo(describe_version())
 
 
 def _address(url: str, default_port: int = 8000) -> "Address":

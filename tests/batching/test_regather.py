@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gateway.batching.regather import MOST_S, MOST_SHARE, Regather
 from gateway.core.options import BatchingOptions
 from gateway.testing import FakeLoadedModel, settle
@@ -55,7 +57,7 @@ def waited(regather: Regather, came: int) -> bool:
 def test_waits_that_bring_nothing_become_rare_and_others_do_not() -> None:
     """Each fruitless one doubles the runs until the next, up to 64; a fruitful one starts anew."""
     regather = Regather()
-    assert all(waited(regather, came=1) for _ in range(5))
+    assert all(waited(regather, came=2) for _ in range(5))
     gaps: list[int] = []
     gap = 0
     while len(gaps) < 9:
@@ -68,6 +70,21 @@ def test_waits_that_bring_nothing_become_rare_and_others_do_not() -> None:
     while not waited(regather, came=4):
         pass
     assert waited(regather, came=4)
+
+
+def test_requests_that_come_at_times_of_their_own_are_not_waited_for() -> None:
+    """What arrives during a wait at the rate of arrivals does not make it worth its time."""
+    regather = Regather()
+    rate_per_s, random = 5000.0, np.random.default_rng(1)
+    runs_waited = 0
+    for _ in range(1000):
+        rows = int(random.poisson(rate_per_s * RUN_S))
+        after_run(regather, answered=rows, waiting=0)
+        came = int(random.poisson(rate_per_s * RUN_S * MOST_SHARE))
+        if not regather.over(0, 64, 100.0):
+            runs_waited += 1
+            assert regather.over(came, 64, 101.0)
+    assert runs_waited < 50
 
 
 def come_back(harness: Harness, again: list[Pending], _: Pending) -> None:

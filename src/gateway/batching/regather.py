@@ -14,8 +14,9 @@ from typing import Final
 MOST_SHARE: Final = 0.2
 """Share of the last run's time that a wait may take."""
 MOST_S: Final = 0.002
-_WORTH: Final = 0.1
-"""Share of the expected rows that must have come for a wait to have been worth it."""
+_WORTH: Final = 0.5
+"""Share of the expected rows that must have come for a wait to have been worth it. Requests that come at
+times of their own, whoever was answered, bring at most `MOST_SHARE` of a run's rows on average."""
 _MOST_SKIPPED: Final = 64
 
 

@@ -312,6 +312,7 @@ class UnaryCall(NativeCall):
         self._work_over()
         if over:
             return
+        self.message = b""  # the answer may wait for its client, and there may be many
         link = self.link
         options = link.state.options
         if 0 <= options.max_send_bytes < len(message):

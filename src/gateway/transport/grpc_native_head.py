@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from gateway.transport.http2.hpack_decoder import DecodedBlock
 
 # More than gRPC's protocol document allows, and what its C core takes: spaces, any number of digits.
-_TIMEOUT: Final = re.compile(r" *(?=[0-9])0*([0-9]*) *([HMSmun]) *").fullmatch
+# Possessive, as a client chooses how many zeros there are to go back over.
+_TIMEOUT: Final = re.compile(r" *+(?=[0-9])0*+([0-9]*+) *+([HMSmun]) *+").fullmatch
 _MOST_DIGITS: Final = 12
 _UNIT_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 # All else is metadata, but for the timeout, which calls whose heads are the same otherwise do not share.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger(__name__)
 
-_HUFFMAN_MEMO_BYTES: Final = 256 * 1024
+_HUFFMAN_MEMO_BYTES: Final = 1024 * 1024
 _UNLISTED: Final = ","  # an encoding that no client can accept: it would end an item of the list
 
 

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from tests.transport.grpc_wire.exchanges import exchanges
 from tests.transport.grpc_wire.frames import GREETING, Type, frame
-from tests.transport.http2.peer import LIMITS, Call, Head, Peer
+from tests.transport.http2.peer import LIMITS, Peer
 
 if TYPE_CHECKING:
     from typing import Any
+
+    from gateway.transport.http2.recorded_stream import RecordedStream
 
 EXAMPLES = int(os.environ.get("GATEWAY_FUZZ_EXAMPLES", "200"))
 """Set higher for a soak."""
@@ -21,26 +23,11 @@ FUZZ = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list
 WINDOW_UPDATE = 8
 
 
-class EchoCall(Call):
-    """Answers with what it was sent, when it has ended."""
-
-    peer: EchoPeer
-
-    def on_data(self, data: bytes, start: int, end: int, *, ended: bool) -> None:
-        super().on_data(data, start, end, ended=ended)
-        if ended:
-            self.peer.reply(self.id, self.received)
-
-
 class EchoPeer(Peer):
     """A client of a connection whose application echoes."""
 
-    def open(self, stream_id: int, head: Head) -> Call:
-        connection = self.connection
-        call = EchoCall(stream_id, connection.sender.stream_window, connection.windows.stream_size, head)
-        call.peer = self
-        self.calls[stream_id] = call
-        return call
+    def answer(self, call: RecordedStream) -> None:
+        self.reply(call.id, call.received)
 
     def result(self) -> Any:
         """What became of everything, but for when credit was given."""

@@ -16,7 +16,9 @@ from tests.transport.grpc_wire.frames import (
     PREFACE,
     Code,
     Setting,
+    Type,
     data,
+    frame,
     message,
     open_call,
     rst_stream,
@@ -111,6 +113,24 @@ async def test_a_call_given_up_twice_counts_once(guarded: Any, connect: Any, met
     wire.send(whole_call(5, b"x", "Hold") + whole_call(7))
     assert (await wire.answer(7)).grpc_status == EXHAUSTED
     assert len(methods.calls) == 1
+
+
+async def test_a_call_whose_connection_ends_inside_a_frame_counts_no_longer(
+    guarded: Any, connect: Any, methods: Methods
+) -> None:
+    """Behind its message, which its method has let go of without an answer."""
+    server = await guarded(max_concurrent_rpcs=1)
+    wire = await connect(server)
+    wire.send(open_call(1, "Forget") + frame(Type.DATA, 0, 1, message(b"x"), length=1000))
+    while "Forget" not in methods.seen:
+        await settle(1)
+    wire.close()
+    after = await connect(server)
+    for stream_id in range(1, 2001, 2):
+        after.send(whole_call(stream_id))
+        if (await after.answer(stream_id)).grpc_status == 0:
+            break
+    assert methods.seen.get("Echo") == 1
 
 
 @pytest.mark.parametrize("method", ["StreamWait", "UnaryWait"])

@@ -14,8 +14,8 @@ from gateway.transport.http2.frames import PREFACE
 from gateway.transport.http2.head_memo import HeadMemo, MemoBudget
 from gateway.transport.http2.huffman import HuffmanStrings
 from gateway.transport.http2.limits import ConnectionLimits, Limit
+from gateway.transport.http2.recorded_stream import RecordedStream
 from gateway.transport.http2.sender import ResponseTemplate
-from gateway.transport.http2.stream import Stream
 
 if TYPE_CHECKING:
     from gateway.transport.http2.hpack_decoder import DecodedBlock
@@ -101,39 +101,13 @@ class Heads:
         return Head(request.path, request.content_length, too_large=False)
 
 
-class Call(Stream):
-    """Records what happens to it."""
-
-    def __init__(self, stream_id: int, send_window: int, receive_window: int, head: Head) -> None:
-        super().__init__(stream_id, send_window, receive_window)
-        self.head = head
-        self.body_left = head.length
-        self.received = b""
-        self.ended = False
-        self.reset_code: int | None = None
-        self.late = 0
-        self.drained = 0
-
-    def on_data(self, data: bytes, start: int, end: int, *, ended: bool) -> None:
-        self.received += data[start:end]
-        self.ended = ended
-
-    def on_reset(self, code: int) -> None:
-        self.reset_code = code
-
-    def on_sent(self) -> None:
-        self.drained += 1
-
-    def on_late(self) -> None:
-        self.late += 1
-
-
 class Peer:
     """A client and the connection it talks to."""
 
     def __init__(self, *, greet: bool = True, **limits: Any) -> None:
         self.encoder = hpack.Encoder()
-        self.calls: dict[int, Call] = {}
+        self.calls: dict[int, RecordedStream] = {}
+        self.heads: dict[int, Head] = {}
         self.fired: list[Limit] = []
         self.wakes = 0
         self.now_s = 100.0
@@ -146,11 +120,17 @@ class Peer:
 
     # Application
 
-    def open(self, stream_id: int, head: Head) -> Call:
+    def open(self, stream_id: int, head: Head) -> RecordedStream:
         connection = self.connection
-        call = Call(stream_id, connection.sender.stream_window, connection.windows.stream_size, head)
-        self.calls[stream_id] = call
+        call = RecordedStream(
+            stream_id, connection.sender.stream_window, connection.windows.stream_size, self.answer
+        )
+        call.body_left = head.length
+        self.calls[stream_id], self.heads[stream_id] = call, head
         return call
+
+    def answer(self, call: RecordedStream) -> None:
+        """Do nothing about a request that has ended."""
 
     def wake(self) -> None:
         self.wakes += 1

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.calls import RpcService
-from gateway.transport.grpc_native_head import CallHead, CallHeads, methods_by_path
+from gateway.transport.grpc_native_head import CallHead, CallHeads, methods_by_path, timeout_s
 from gateway.transport.http2.errors import StreamFault
 from gateway.transport.http2.head_memo import HeadMemo, MemoBudget
 from gateway.transport.http2.hpack_decoder import DecodedBlock, HpackDecoder
@@ -137,6 +137,12 @@ def test_a_refused_call_is_refused_again(fields: list[tuple[str, str]]) -> None:
         assert heads.build(decoded(heads, fields)).refusal
         assert not heads.build(decoded(heads, GOOD)).refusal
     assert not any(outline.refusal for outline in heads._outlines.values())
+
+
+@pytest.mark.parametrize(("tail", "seconds"), [("x", None), ("1S", 1.0), (" x", None), ("S", 0.0)])
+def test_zeros_before_a_timeout_cost_no_more_than_others(tail: str, seconds: float | None) -> None:
+    """A reading that goes back over them would take minutes here, with the event loop."""
+    assert timeout_s("0" * 300_000 + tail) == seconds
 
 
 def test_outlines_are_few_and_small() -> None:

@@ -43,7 +43,7 @@ def conversation(peer: Peer) -> bytes:
 
 def outcome(peer: Peer) -> object:
     return (
-        {i: (c.received, c.ended, c.reset_code, c.head.path) for i, c in peer.calls.items()},
+        {i: (c.received, c.ended, c.reset_code, peer.heads[i].path) for i, c in peer.calls.items()},
         [f for f in peer.taken() if f.kind in {3, 6, 7}],
         peer.fault(),
         peer.connection.table.uploading,

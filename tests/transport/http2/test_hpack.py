@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import copy
+import sys
+import tracemalloc
 from typing import Any, TypeAlias
 
 import hpack
 import hpack.huffman_table
 import pytest
+from hpack.hpack import encode_integer
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -95,7 +99,7 @@ def test_every_representation_and_every_fault_is_taken_as_the_library_does(
 ) -> None:
     """Fields, refusals, and after each block the whole table, through evictions and changes of its size."""
     ours, library = decoder(), hpack.Decoder(max_header_list_size=ENOUGH)
-    for block in [*conversation, last]:
+    for number, block in enumerate([*conversation, last]):
         expectation = expected(library, block)
         assert found(ours, block) == expectation
         if expectation is None:
@@ -104,7 +108,10 @@ def test_every_representation_and_every_fault_is_taken_as_the_library_does(
         for index in range(len(entries)):
             entry = representations.indexed(62 + index)
             assert found(ours, entry) == expected(library, entry)
-        assert found(copy.copy(ours), representations.indexed(62 + len(entries))) is None
+        again = decoder()
+        for earlier in [*conversation, last][: number + 1]:
+            again.decode(earlier, ENOUGH)
+        assert found(again, representations.indexed(62 + len(entries))) is None
 
 
 def test_an_entry_leaves_when_the_next_does_not_fit_by_a_byte() -> None:
@@ -154,6 +161,17 @@ def test_huffman_strings_are_the_librarys(coded: bytes) -> None:
     else:
         assert strings.decode(coded) == expected
         assert strings.decode(coded) == expected
+
+
+def test_huffman_strings_remembered_are_few_however_small() -> None:
+    """What keeps a string in memory is charged, and most of what a small one takes."""
+    strings, encode = HuffmanStrings(64 * 1024), HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode
+    tracemalloc.start()
+    for number in range(10_000):
+        strings.decode(encode(str(number).encode()))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4 * 64 * 1024
 
 
 @pytest.mark.parametrize(
@@ -290,3 +308,13 @@ def test_memory_is_bounded_per_connection_and_in_all() -> None:
     one.memo.forget()
     two.memo.forget()
     assert budget.left_bytes == 3000
+
+
+@pytest.mark.parametrize("value", [b"a" * 3000, "\U0001f600".encode() + b"a" * 3000])
+def test_what_a_small_block_repeats_from_the_table_is_charged(value: bytes) -> None:
+    """And four times that, where one character makes all others of its text as wide as itself."""
+    built = Built(memo_bytes=100_000)
+    built.memo.head(b"\x40\x01a" + bytes(encode_integer(len(value), 7)) + value)
+    for _ in range(3):
+        built.memo.head(b"\xbe\xbe")
+    assert (1 << 20) - built.budget.left_bytes >= 2 * (sys.getsizeof(value.decode()) - sys.getsizeof(""))

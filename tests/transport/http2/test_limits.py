@@ -18,8 +18,16 @@ def rst(stream_id: int) -> bytes:
 
 @pytest.mark.parametrize(
     "useless",
-    [settings(), frame(2, 0, 1, bytes(5)), window_update(0, 1), window_update(1, 1), data(1, b""), frame(77)],
-    ids=["settings", "priority", "window", "stream window", "empty data", "unknown"],
+    [
+        settings(),
+        frame(2, 0, 1, bytes(5)),
+        window_update(0, 1),
+        window_update(1, 1),
+        data(1, b""),
+        frame(77),
+        frame(7, 0, 0, bytes(8)),
+    ],
+    ids=["settings", "priority", "window", "stream window", "empty data", "unknown", "goaway"],
 )
 def test_floods_of_useless_frames_end_the_connection(useless: bytes) -> None:
     """As many as the limit and what a stream has earned, and not one more."""
@@ -30,6 +38,33 @@ def test_floods_of_useless_frames_end_the_connection(useless: bytes) -> None:
     assert not peer.fault()
     for _ in range(15):
         peer.send(useless)
+    assert peer.fault() == "ENHANCE_YOUR_CALM"
+    assert peer.fired == [Limit.CONTROL_FRAMES]
+
+
+def test_empty_data_that_comes_too_late_is_useless_too() -> None:
+    """On a stream that was answered and then reset, where DATA is dropped without complaint."""
+    peer = Peer()
+    peer.send(peer.request(1))
+    peer.reply(1, b"")
+    peer.taken()
+    for _ in range(40):
+        peer.send(data(1, b""))
+    assert not peer.fault()
+    for _ in range(30):
+        peer.send(data(1, b"", end=True))
+    assert peer.fault() == "ENHANCE_YOUR_CALM"
+    assert peer.fired == [Limit.CONTROL_FRAMES]
+
+
+def test_a_frame_of_many_settings_counts_as_many_frames() -> None:
+    """And every stream's window is resized once for it: what that costs is bounded by the frames."""
+    peer, resized = Peer(), struct.pack(">HIHI", 4, 1000, 4, 70_000)
+    peer.send(peer.request(1), frame(4, 0, 0, resized * 200))
+    assert not peer.fault()
+    assert peer.calls[1].send_window == 70_000
+    for _ in range(6):
+        peer.send(frame(4, 0, 0, resized * 200))
     assert peer.fault() == "ENHANCE_YOUR_CALM"
     assert peer.fired == [Limit.CONTROL_FRAMES]
 
@@ -128,9 +163,9 @@ def test_a_large_header_list_reaches_the_application_as_such() -> None:
     """The request is refused by whoever answers it, the connection goes on."""
     peer = Peer()
     peer.send(peer.request(1, [("big", "x" * 9000)], end=True))
-    assert peer.calls[1].head.too_large
+    assert peer.heads[1].too_large
     peer.send(peer.request(3, end=True))
-    assert not peer.calls[3].head.too_large
+    assert not peer.heads[3].too_large
 
 
 def test_answers_nobody_reads_are_limited() -> None:

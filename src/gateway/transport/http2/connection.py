@@ -147,7 +147,7 @@ class Connection(Generic[HeadT]):
 
     def fail(self, fault: ConnectionFault) -> None:
         """End the connection: a last GOAWAY is written, nothing more is heard (section 5.4.1)."""
-        self.fault = fault
+        self.fault = fault.with_traceback(None)  # whose frames know this connection
         self.sender.frame(goaway_frame(self.table.last_id, fault.code, fault.reason.encode()))
 
     def take(self, now_s: float) -> list[bytes | memoryview]:
@@ -184,6 +184,9 @@ class Connection(Generic[HeadT]):
             self.table.drop(stream)
             stream.on_reset(ErrorCode.CANCEL)
         self._memo.forget()
+        # Streams know their connection: what it still knows of them would keep both.
+        self.table.half_closed.clear()
+        self._reader.forget()
 
     # For the application
 

@@ -16,7 +16,7 @@ HeadT = TypeVar("HeadT")
 _HeadT_co = TypeVar("_HeadT_co", covariant=True)
 
 _ENTRY_BYTES: Final = 1024
-"""What an entry is charged beyond its key: a head with its metadata, roughly."""
+"""What an entry is charged beyond its key at least: a head with its metadata, roughly."""
 _MOST_CANDIDATES: Final = 8
 
 
@@ -104,7 +104,7 @@ class HeadMemo(Generic[HeadT]):
                 self.forget()
             return self._builder.build(decoded)
         head = self._builder.build(decoded)
-        self._remember(block, head)
+        self._remember(block, head, decoded)
         return head
 
     def decoded(self, block: bytes) -> DecodedBlock:
@@ -126,7 +126,7 @@ class HeadMemo(Generic[HeadT]):
             self._budget.left_bytes += self._charged
             self._charged = 0
 
-    def _remember(self, block: bytes, head: HeadT) -> None:
+    def _remember(self, block: bytes, head: HeadT, decoded: DecodedBlock) -> None:
         """Remember a block that comes the second time."""
         once, candidate = self._once, hash(block)
         if candidate not in once:
@@ -135,10 +135,16 @@ class HeadMemo(Generic[HeadT]):
                 del once[0]
             return
         once.remove(candidate)
-        charge = len(block) + _ENTRY_BYTES
+        charge = len(block) + max(_ENTRY_BYTES, _text_bytes(decoded))
         if self._charged + charge > self._memo_bytes:
             self.forget()
         if charge <= self._memo_bytes and charge <= self._budget.left_bytes:
             self._heads[block] = head
             self._charged += charge
             self._budget.left_bytes -= charge
+
+
+def _text_bytes(decoded: DecodedBlock) -> int:
+    """Return at least what the fields' text takes, which a small block may repeat from the table, joined."""
+    size = sum([field.size for field in decoded.fields])
+    return size if all(field.value.isascii() for field in decoded.fields) else 4 * size

@@ -9,6 +9,7 @@ from hpack.huffman_table import HUFFMAN_COMPLETE, HUFFMAN_EMIT_SYMBOL, HUFFMAN_F
 from gateway.transport.http2.errors import ConnectionFault, ErrorCode
 
 _LONGEST_REMEMBERED: Final = 256
+_ENTRY_BYTES: Final = 128  # two objects and their place in the table; most strings are smaller than that
 
 
 class _State:
@@ -33,7 +34,7 @@ class HuffmanStrings:
     first time that byte is met in that state, so there are at most 256 x 256 of them. Event loop only.
 
     Args:
-        memo_bytes: strings remembered, coded and plain together; all are forgotten when it is full.
+        memo_bytes: strings remembered, coded and plain, and their objects; all are forgotten when it is full.
     """
 
     __slots__ = ("_known", "_left", "_memo_bytes", "_states")
@@ -59,10 +60,11 @@ class HuffmanStrings:
         return plain
 
     def _remember(self, coded: bytes, plain: bytes) -> None:
-        self._left -= len(coded) + len(plain)
+        charge = len(coded) + len(plain) + _ENTRY_BYTES
+        self._left -= charge
         if self._left < 0:
             self._known = {}
-            self._left = self._memo_bytes - len(coded) - len(plain)
+            self._left = self._memo_bytes - charge
         self._known[coded] = plain
 
     def _decode(self, coded: bytes) -> bytes:

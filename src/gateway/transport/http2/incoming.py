@@ -41,6 +41,7 @@ _HeadT_contra = TypeVar("_HeadT_contra", contravariant=True)
 
 
 _WHOLE_HEADERS: Final = END_HEADERS | END_STREAM
+_SETTINGS_BYTES: Final = 32 * 6  # more settings than any client has use for count as more frames
 
 
 class Application(Protocol[_HeadT_contra]):
@@ -112,6 +113,8 @@ class IncomingFrames(Generic[HeadT]):
             windows.replenish()
         stream = self._table.open.get(stream_id)
         if stream is None or stream.remote_closed or stream.local_closed:
+            if length == padding:
+                self._spend_control()
             self._unwanted_data(stream_id, stream, flags)
             return None
         stream.receive_window -= length
@@ -173,6 +176,7 @@ class IncomingFrames(Generic[HeadT]):
         elif kind == PRIORITY:
             self._priority(stream_id, payload)
         elif kind == GOAWAY:
+            self._spend_control()
             self._control.goaway(stream_id, payload)
         elif kind in {PUSH_PROMISE, CONTINUATION}:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame that does not belong here")
@@ -318,7 +322,8 @@ class IncomingFrames(Generic[HeadT]):
             self._fault(stream, ErrorCode.FRAME_SIZE_ERROR)
 
     def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
-        self._spend_control()
+        for _ in range(0, len(payload) + 1, _SETTINGS_BYTES):
+            self._spend_control()
         self._control.settings((flags, stream_id, payload), self._table.open, self.now_s)
 
     def _check_not_idle(self, stream_id: int) -> None:

@@ -40,12 +40,15 @@ def check_settings_frame(stream_id: int, flags: int, payload: bytes) -> None:
 def apply_settings(payload: bytes, sender: Sender, streams: Collection[Stream]) -> None:
     """Apply each setting in order (section 6.5.3), without sending anything; unknown ones are ignored.
 
+    Windows are resized once, to the last size given, for that visits every stream.
+
     SETTINGS_HEADER_TABLE_SIZE and SETTINGS_MAX_CONCURRENT_STREAMS change nothing here: answers use no dynamic
     table, and nothing is pushed.
 
     Raises:
         ConnectionFault: a value is not allowed (section 6.5.2), or makes a window too large (section 6.9.2).
     """
+    window = sender.stream_window
     for name, value in read_settings(payload):
         if name == SETTINGS_ENABLE_PUSH and value > 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS_ENABLE_PUSH is not 0 or 1")
@@ -54,8 +57,10 @@ def apply_settings(payload: bytes, sender: Sender, streams: Collection[Stream]) 
                 raise ConnectionFault(
                     ErrorCode.FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is too large"
                 )
-            sender.resize_windows(value, streams)
+            window = value
         elif name == SETTINGS_MAX_FRAME_SIZE:
             if not DEFAULT_FRAME_BYTES <= value <= LARGEST_FRAME_BYTES:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS_MAX_FRAME_SIZE is out of range")
             sender.resize_frames(value)
+    if window != sender.stream_window:
+        sender.resize_windows(window, streams)

@@ -109,6 +109,10 @@ class FrameReader:
             position = end
         self._hold(data, position, begin, now_s)
 
+    def forget(self) -> None:
+        """Know the stream of the DATA frame under way no more: the connection is gone."""
+        self._stream = None
+
     def _hold(self, data: bytes, position: int, begin: int, now_s: float) -> None:
         """Keep what is behind the last frame, and since when."""
         if position >= len(data):

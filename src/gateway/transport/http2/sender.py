@@ -195,7 +195,10 @@ class Sender:
             self._finish(stream)
 
     def forget(self, stream: Stream) -> None:
-        """Drop what a stream has not sent."""
+        """Drop what a stream has not sent, and the stream: no window may ever open for it to be visited."""
+        if stream.queued and self._queue is not None:
+            stream.queued = False
+            self._queue.remove(stream)
         self.unsent_bytes -= stream.unsent_bytes
         stream.unsent_bytes = 0
         stream.unsent = None
@@ -210,12 +213,12 @@ class Sender:
             self._wake()
         while queue and self.window > 0 and self._collected < _TURN_BYTES and not self.paused:
             stream = queue.popleft()
+            stream.queued = False
             if stream.unsent_bytes and stream.send_window > 0:
                 self._send_frame(stream, now_s)
             if stream.unsent_bytes and stream.send_window > 0:
+                stream.queued = True
                 queue.append(stream)
-            else:
-                stream.queued = False
 
     def widen(self, stream: Stream | None, increment: int, now_s: float) -> bool:
         """Take a WINDOW_UPDATE (section 6.9.1); False if the window would pass its largest size."""
