@@ -15,7 +15,7 @@ FIGURES: Final[Mapping[str, str]] = {
     "rows_per_s": "rows in them per second",
     "offered_per_s": "requests due per second",
     "goodput_ratio": "good answers to requests due",
-    "goodput_of_peak": "good answers per second, to the peak measured before (rates given as `of_peak`)",
+    "goodput_of_peak": "good answers per second, to the mean peak before and after (`of_peak`)",
     "p50_ms": "median latency of good answers",
     "p90_ms": "90th percentile",
     "p99_ms": "99th percentile",

@@ -103,7 +103,7 @@ def test_the_timeout_parameter_bounds_the_time_in_queue(client: Client, zoo: Run
     busy = [client.begin("counting", counting(client, LONG_RUN)) for _ in range(2)]
     until(lambda: zoo.counter("gateway_inflight_requests") == 2 or busy[0].done())
     code, message = refusal(
-        client, lambda: client.call("infer", "counting", counting(client, 1), timeout=1000)
+        client, lambda: client.call("infer", "counting", counting(client, 1), timeout=20_000)
     )
     assert code == "DEADLINE_EXCEEDED"
     assert "request for model 'counting' reached its deadline" in message

@@ -1,11 +1,16 @@
 """What a load test reads from a gateway's metrics page."""
 
+import os
+from pathlib import Path
+
+import pytest
+
 from gateway.core.errors import BackendError
 from gateway.core.types import VersionId, VersionState
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.outcome import Outcome
 from gateway.testing import VirtualClock
-from loadtests.served import Counters, read_counters
+from loadtests.served import Counters, ServedGateway, read_counters
 from tests.telemetry.builders import DIGITS, batch, request, status
 
 
@@ -40,3 +45,30 @@ def test_counters_since_others_are_what_came_between() -> None:
     after = Counters({"ok": 5.0, "invalid": 1.0}, 4, 12, {"1.0": 1.0, "4.0": 3.0}, {"full": 1.0, "idle": 3.0})
     between = Counters({"ok": 3, "invalid": 1}, 3, 10, {"4.0": 3}, {"idle": 3})
     assert after.since(before) == between
+
+
+def test_a_gateway_may_be_of_another_build(tmp_path: Path) -> None:
+    """The package comes from the folder named; a folder without one is refused by name."""
+    package = tmp_path / "build"
+    core = min(os.sched_getaffinity(0))
+    with pytest.raises(RuntimeError, match=f"no package in {package}"), served_by(package, core, tmp_path):
+        pass
+    (package / "gateway").mkdir(parents=True)
+    (package / "gateway" / "__init__.py").touch()
+    (package / "gateway" / "cli.py").write_text(ANOTHER_BUILD)
+    with served_by(package, core, tmp_path) as gateway:
+        assert gateway.http_port == 12345
+
+
+def served_by(package: Path, core: int, folder: Path) -> ServedGateway:
+    return ServedGateway([], core, folder, package=package)
+
+
+ANOTHER_BUILD = """
+import signal
+
+def main():
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    print('{"ready": true, "http_port": 12345}', flush=True)
+    signal.sigwait({signal.SIGTERM})
+"""
