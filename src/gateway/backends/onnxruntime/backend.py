@@ -12,7 +12,6 @@ from gateway.backends.onnxruntime.inspector import InspectionLimits, inspect_fil
 from gateway.backends.onnxruntime.model import Loaded, OnnxRuntimeModel, hidden_paths
 from gateway.backends.onnxruntime.notices import Notices
 from gateway.backends.onnxruntime.options import OnnxRuntimeOptions, parse_options
-from gateway.backends.onnxruntime.preemption import yield_to_runs
 from gateway.backends.onnxruntime.providers import CPU_PLAN, ProviderPlan, lost_providers, plan_providers
 from gateway.backends.onnxruntime.row_check import Rows, check_rows
 from gateway.backends.onnxruntime.runner import Runner, RunSettings
@@ -78,14 +77,10 @@ class OnnxRuntimeBackend:
             raise ModelLoadError(f"model '{options.spec.name}': {error}") from error
         opening = asyncio.ensure_future(asyncio.to_thread(self._open, job))
         try:
-            model = await asyncio.shield(opening)
+            return await asyncio.shield(opening)
         except asyncio.CancelledError:
             await _discard(opening)
             raise
-        # Threads of a pool keep spinning after a run: an event loop that yields would wait for them too.
-        if not model.overlaps and model.loaded.threads == (1, 1):
-            yield_to_runs()
-        return model
 
     async def _prepare(self, artifact: Artifact, load: LoadOptions) -> _Job:
         options = parse_options(load.spec.backend_options)
