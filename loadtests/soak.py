@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from loadtests.soak_fuzz import FuzzReport, fuzz, rounds
 from loadtests.soak_kills import Ending, kill_under_load, served, terminations
 from loadtests.soak_lag import Lag, measure, write_large_model
+from loadtests.soak_lazy import lazy
 from loadtests.soak_leaks import leaks
 from loadtests.soak_models import OFFSET, small_repository
 from loadtests.soak_native import broken_off, idle
@@ -173,6 +174,7 @@ CHECKS: Final[Mapping[str, Callable[[float], Iterator[Row]]]] = {
     "conformance": conformance,
     "leaks": leaking,
     "lag": lag,
+    "lazy": lazy,
     "native-cancels": broken_off,
     "idle": idle,
     "native-fuzz": native_fuzzing,

@@ -62,6 +62,9 @@ def references(field: Schema, suffix: str = "") -> Iterator[tuple[str, str]]:
         yield from references(alternative, suffix)
     if isinstance(field.get("items"), dict):
         yield from references(field["items"], suffix + "[]")
+    for values in (field.get("additionalProperties"), *field.get("patternProperties", {}).values()):
+        if isinstance(values, dict):
+            yield from references(values, suffix + ".NAME")
 
 
 def row(name: str, field: Schema, *, required: bool) -> str:

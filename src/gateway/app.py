@@ -9,10 +9,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from gateway import wiring
-from gateway.admin.routes import admin_routes
+from gateway import wiring, wiring_registries
+from gateway.admin.routes import AdminParts, admin_routes
 from gateway.api.context import ApiContext
 from gateway.api.decoding import DecodePool
+from gateway.api.errors import ErrorTranslator
 from gateway.api.grpc_services import rpc_services
 from gateway.api.http_routes import http_routes
 from gateway.api.readiness import ReadinessNotifier
@@ -28,13 +29,19 @@ from gateway.core.clock import LoopClock
 from gateway.core.errors import NotFound
 from gateway.layers.stack import build_stack
 from gateway.layers.telemetry import RequestTelemetry
-from gateway.models.manager import ManagerParts, ModelManager
+from gateway.models.lazy import LazyModels
+from gateway.models.manager import ModelManager
+from gateway.models.memory import MemoryBudget
+from gateway.models.parts import ManagerParts
 from gateway.models.repository import ControlOptions, RepositoryController, RepositoryMode
+from gateway.registries import Registries
 from gateway.registry.filesystem import FileSystemSource
+from gateway.routing.cold_starts import ColdStarts
 from gateway.routing.router import Router
 from gateway.telemetry.access_log import AccessLog
 from gateway.telemetry.batch_tracer import BatchTracer
 from gateway.telemetry.logging import Logging
+from gateway.telemetry.memory_metrics import MemorySources
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.server_metrics import QueueView, ServerSources
 from gateway.telemetry.trace_sampler import TraceSampler
@@ -66,6 +73,11 @@ REFUSAL_S = 0.25
 """Time for which new work is refused in words before connections close. A request that meets a connection
 as it closes is lost without an answer (HTTP) or CANCELLED by grpcio, and its client cannot know that it may
 be sent again; a refusal says so, and a client that heard it sends no more."""
+
+
+class _NoPolls:
+    def on_poll(self, registry: str, model: str, outcome: object, seconds: float) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +227,14 @@ class Gateway:
         # Their own: behind the loads and hashing of the default executor a batch could wait for minutes.
         threads = enter.enter_context(ThreadPoolExecutor(COPY_THREADS, "batch-copy"))
         batchers = Batchers(self._clock, threads, batch_observers)
+        self._registries = await enter.enter_async_context(Registries(self._config, self._clock, _NoPolls()))
+        self._lazy = LazyModels(
+            self._clock, wiring_registries.lazy_options(self._config), (self._metrics.lazy,)
+        )
+        self._budget = MemoryBudget(wiring_registries.memory_options(self._config), self._clock, self._lazy)
         self._manager = await enter.enter_async_context(self._model_manager(batchers))
+        self._cold_starts = ColdStarts(Router(self._manager), self._lazy, self._clock)
+        self._lazy.attach(self._manager, self._cold_starts.changed)
         self._telemetry = RequestTelemetry(
             clock=self._clock,
             metrics=self._metrics.requests,
@@ -223,12 +242,22 @@ class Gateway:
             access_log=AccessLog() if self._config.telemetry.log.access else None,
         )
         options = wiring.stack_options(self._config.server)
-        self._stack = build_stack(Router(self._manager), options, self._telemetry)
+        router = Router(self._manager, self._cold_starts)
+        self._stack = build_stack(router, options, self._telemetry)
         self._metrics.watch(
             ServerSources(
                 catalog=self._manager,
                 queues=batchers.queues,
                 inflight_bytes=lambda: self._stack.admission.inflight_bytes,
+            )
+        )
+        self._metrics.watch_memory(
+            MemorySources(
+                devices=self._budget.devices,
+                refusals=lambda: self._budget.refusals,
+                requests=self._lazy.requests,
+                waited=lambda: self._cold_starts.waited,
+                awake=self._lazy.awake,
             )
         )
         repository = self._repository()
@@ -267,9 +296,18 @@ class Gateway:
                 batcher_factory=batchers.make,
                 clock=self._clock,
                 warm_up=warm_up,
-                observers=(self._metrics.lifecycle, self._readiness, *self._observers),
+                observers=(
+                    self._metrics.lifecycle,
+                    self._readiness,
+                    self._budget,
+                    self._lazy,
+                    *self._registries.sources,
+                    *self._observers,
+                ),
                 on_change=self._readiness.notify,
                 load_concurrency=self._config.server.load_concurrency,
+                fetch_concurrency=self._config.cache.fetch_concurrency,
+                budget=self._budget,
                 retry_pauses_s=wiring.retry_pauses_s(self._config),
             )
         )
@@ -285,6 +323,7 @@ class Gateway:
             options=ControlOptions(
                 load_at_start=settings.load_at_start if settings else (),
                 required=wiring.required_models(self._config),
+                followed=self._registries.sources,
             ),
         )
 
@@ -313,8 +352,7 @@ class Gateway:
     async def _listen(self, context: ApiContext) -> None:
         """Bind the four listeners; they are stopped in reverse order, metrics and administration last."""
         server = self._config.server
-        version = installed_metadata().version
-        admin = HttpServer(admin_routes(self._manager, version), wiring.admin_options(server))
+        admin = HttpServer(self._admin_routes(), wiring.admin_options(server))
         metrics = HttpServer([self._metrics_route()], wiring.metrics_options(server))
         self._grpc = self._grpc_server(context)
         self._http = HttpServer(http_routes(context), wiring.http_options(server))
@@ -322,6 +360,18 @@ class Gateway:
             await listener.start()
             self._resources.push_async_callback(listener.stop, 0.0)
         self._ports = Ports(self._http.port, self._grpc.port, metrics.port, admin.port)
+
+    def _admin_routes(self) -> list[HttpRoute]:
+        return admin_routes(
+            AdminParts(
+                catalog=self._manager,
+                version=installed_metadata().version,
+                guard=ErrorTranslator(wiring.status_profile(self._config.server)).http,
+                registries=self._registries.sources,
+                webhooks=self._registries.webhooks,
+                memory=self._budget.devices,
+            )
+        )
 
     def _grpc_server(self, context: ApiContext) -> GrpcAioServer | GrpcNativeServer:
         server = self._config.server

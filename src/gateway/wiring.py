@@ -225,9 +225,19 @@ def required_models(config: GatewayConfig) -> frozenset[str]:
     names = {model.name for model in config.models}
     if repository is not None and repository.mode == "explicit":
         start = set(repository.load_at_start)
-        names = (start | names if EVERY_MODEL in start else start) - {EVERY_MODEL}
+        followed = {model.name for model in config.models if model.source is not None}
+        names = (start | names if EVERY_MODEL in start else start | followed) - {EVERY_MODEL}
     adjust = source_options(config).adjust
-    return frozenset(name for name in names if adjust(ModelSpec(name=name)).required)
+    return frozenset(name for name in names if _is_required(adjust(bare_spec(name))))
+
+
+def _is_required(spec: ModelSpec) -> bool:
+    return spec.required and not spec.lazy
+
+
+def bare_spec(name: str) -> ModelSpec:
+    """Return the spec of a model of which nothing but its name is known."""
+    return ModelSpec(name=name)
 
 
 def retry_pauses_s(config: GatewayConfig) -> tuple[float, ...]:
@@ -240,6 +250,8 @@ def model_sources(config: GatewayConfig, options: SourceOptions) -> list[FileSys
     """Return the sources of models, those with a path of their own before the repository's."""
     paths = {model.name: model.path for model in config.models if model.path is not None}
     sources = [FileSystemSource("models", models=paths, options=options)] if paths else []
+    elsewhere = {*paths, *(model.name for model in config.models if model.source is not None)}
     if config.repository is not None:
-        sources.append(FileSystemSource("repository", config.repository.path, options=options, exclude=paths))
+        repository = config.repository.path
+        sources.append(FileSystemSource("repository", repository, options=options, exclude=elsewhere))
     return sources

@@ -54,6 +54,7 @@ class Served:
     statistics: VersionStatistics = field(default_factory=VersionStatistics)
     devices: Sequence[tuple[Device, int]] = ((CPU, 1),)
     memory: Sequence[tuple[Device, int]] = ()
+    label: str = ""
 
 
 class Catalog:

@@ -176,7 +176,7 @@ async def test_external_data_inside_is_served(tmp_path: Path) -> None:
     x = np.array([[1, 2]], np.float32)
     result = await loaded.infer(batch({"x": x}))
     np.testing.assert_array_equal(result.outputs["y"], x @ numpy_helper.to_array(WEIGHT))
-    assert loaded.memory_bytes == artifact.model_file.stat().st_size + 264
+    assert loaded.memory_bytes >= artifact.model_file.stat().st_size + 264
     await loaded.aclose()
 
 

@@ -33,6 +33,7 @@ class FixedVersion:
     statistics: VersionStatistics = field(default_factory=VersionStatistics)
     devices: Sequence[tuple[Device, int]] = ((CPU, 1),)
     memory: Sequence[tuple[Device, int]] = ()
+    label: str = ""
 
 
 def status(

@@ -1,6 +1,7 @@
 """What is announced when start-up is over, and the progress before."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.console import Console
 from gateway.app import Ports
 from gateway.commands.progress import PlainProgress, TerminalProgress, load_progress
 from gateway.commands.ready import Listening, announcement
+from gateway.core.interfaces import FetchObserver
 from gateway.core.types import ModelSignature, VersionState
 from tests.commands.catalog import PIXELS, FixedCatalog, status
 
@@ -88,6 +90,41 @@ def test_plain_progress_is_one_line_per_change() -> None:
         "digits version 2: ready after 1.25 s",
         "bad version 1: FAILED: [red] is no markup",
     ]
+
+
+def test_plain_progress_names_every_step() -> None:
+    """A version of a registry is followed through fetch, checks and golden tests; bytes are left out."""
+    out = io.StringIO()
+    with load_progress(Console(file=out)) as progress:
+        for state in list(VersionState)[: list(VersionState).index(VersionState.READY)]:
+            progress.on_transition(status("fraud", 3, state))
+    assert [line.partition(": ")[2] for line in out.getvalue().splitlines()] == [
+        "fetching",
+        "verifying",
+        "loading",
+        "checking its signature",
+        "warming up",
+        "running its golden tests",
+    ]
+
+
+def test_terminal_progress_shows_how_far_a_fetch_is() -> None:
+    """Megabytes and a bar while files come, nothing of it afterwards; silent once left."""
+    out = io.StringIO()
+    fetching = status("fraud", 3, VersionState.FETCHING)
+    with TerminalProgress(Console(file=out, force_terminal=True, width=120)) as progress:
+        assert isinstance(progress, FetchObserver)
+        progress.on_transition(fetching)
+        progress.on_progress(replace(fetching, done_bytes=2_000_000))
+        progress.on_progress(replace(fetching, done_bytes=12_300_000, total_bytes=45_600_000))
+        progress._progress.refresh()
+        assert "fraud version 3: fetching, 12.3 of 45.6 MB" in out.getvalue()
+        assert "━━━━" in out.getvalue()
+        progress.on_transition(status("fraud", 3, VersionState.LOADING))
+        progress._progress.refresh()
+    assert "━━━━" not in out.getvalue().rsplit("\x1b[2K", 1)[-1]
+    progress.on_progress(replace(fetching, done_bytes=99_000_000))
+    assert "99.0" not in out.getvalue()
 
 
 def test_terminal_progress_keeps_one_line_per_version() -> None:

@@ -11,11 +11,12 @@ from gateway.core.options import ModelSpec
 from gateway.core.pending import Pending
 from gateway.core.types import Artifact, InferRequest, InferResponse, VersionId
 from gateway.models.desired import DesiredVersion
+from gateway.models.golden.run import golden_files
 from gateway.models.manager import ManagerParts, ModelManager
 from gateway.testing import FakeBackend, RecordingObserver, VirtualClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from gateway.core.interfaces import LoadedModel
     from gateway.core.statistics import VersionStatistics
@@ -72,6 +73,9 @@ class Stage:
             raise error
         return []
 
+    async def find_golden(self, directory: Path) -> Sequence[Path]:
+        return golden_files(directory)
+
     @asynccontextmanager
     async def manager(self, **parts: object) -> AsyncIterator[ModelManager]:
         made = ManagerParts(
@@ -79,6 +83,7 @@ class Stage:
             batcher_factory=self.batcher,
             clock=self.clock,
             warm_up=self.warm_up,
+            find_golden=self.find_golden,
             observers=(self.observer,),
             wall_s=lambda: 7.0,
         )

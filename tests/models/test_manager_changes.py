@@ -61,6 +61,37 @@ async def test_change_of_known_names_is_told(stage: Stage) -> None:
         assert told == [{"a"}, {"a", "b"}]
 
 
+async def test_problems_are_shown_where_they_matter(stage: Stage) -> None:
+    """Why versions cannot be found out is the reason of a bare model, and told beside what serves or did."""
+    stage.backend.failures["bad"] = "corrupt"
+    down = "resolve: the registry at mlflow:5000 does not answer, stale since 11:02"
+    async with stage.manager() as manager:
+        manager.require(["required"])
+        manager.apply("s", [wanted("served", 1), wanted("failed", 1, "bad"), wanted("gone", 1)])
+        await manager.wait_settled()
+        manager.apply("s", [wanted("served", 1), wanted("failed", 1, "bad")])
+        await manager.wait_settled()
+        names = ["bare", "fine", "required", "served", "failed", "gone"]
+        manager.announce("s", names, {name: down for name in names if name != "fine"})
+        assert {s.id.model: (s.state.value, s.reason) for s in manager.index()} == {
+            "bare": ("FAILED", down),
+            "failed": ("FAILED", "corrupt"),
+            "fine": ("UNLOADED", ""),
+            "gone": ("UNLOADED", f"unloaded; {down}"),
+            "required": ("FAILED", down),
+            "served": ("READY", f"serving; {down}"),
+        }
+        manager.announce("t", ["bare"], {"bare": "resolve: no such model"})
+        assert manager.index()[0].reason == f"{down}; resolve: no such model"
+        manager.apply("s", [wanted("served", 1, "bad")])
+        await manager.wait_settled()
+        (served,) = (s for s in manager.index() if s.id.model == "served")
+        assert served.reason == f"serving the version before; reload failed: corrupt; {down}"
+        manager.announce("s", names)
+        manager.announce("t", [])
+        assert "resolve" not in "".join(s.reason for s in manager.index())
+
+
 async def test_raising_listener_disturbs_nobody(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     """A listener to changes that raises is logged and the load goes on."""
 

@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.core.errors import NotFound, NotReady
-from gateway.core.types import VersionState
+from gateway.core.registry import RegistryError
+from gateway.core.types import VersionId, VersionState
 from gateway.testing import settle
+from tests.models.providers import FakeProvider, registered
 from tests.models.stage import Stage, wanted
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ STEPS = st.one_of(
     st.tuples(st.just("lease"), st.sampled_from("ab"), st.sampled_from(["", "1", "2", "3"])),
     st.tuples(st.just("release"), st.integers(0, 99)),
     st.tuples(st.just("hold"), st.booleans()),
+    st.tuples(st.just("hold fetches"), st.booleans()),
     st.tuples(st.just("turns"), st.integers(1, 6)),
 )
 
@@ -47,12 +50,28 @@ class Life:
     manager: ModelManager
     leases: list[Lease] = field(default_factory=list)
     claims: dict[str, list[DesiredVersion]] = field(default_factory=dict)
+    providers: dict[VersionId, FakeProvider] = field(default_factory=dict)
+    fetches: asyncio.Event | None = None
+
+    def version(self, model: str, number: int, digest: str) -> DesiredVersion:
+        """Model `b` comes from a registry, whose bad versions fail there."""
+        if model == "a":
+            return wanted(model, number, digest)
+        provider = FakeProvider(digest)
+        version = registered(model, number, provider)
+        version.id = VersionId(model, number, digest)
+        provider = self.providers.setdefault(version.id, provider)
+        provider.gate = self.fetches
+        if digest == "bad":
+            provider.errors = [RegistryError("verify", "told to fail", may_pass=False)]
+        version.provider = provider
+        return version
 
     async def step(self, step: tuple[object, ...]) -> None:
         match step:
             case ("apply", str(claim), list(chosen)):
                 self.claims.pop(claim, None) if not chosen else None
-                versions = [wanted(*item) for item in chosen]
+                versions = [self.version(*item) for item in chosen]
                 if versions:
                     self.claims[claim] = versions
                 self.manager.apply(claim, versions)
@@ -65,6 +84,8 @@ class Life:
                 self.leases.pop(index % len(self.leases)).release()
             case ("hold", bool(held)):
                 self.hold(held=held)
+            case ("hold fetches", bool(held)):
+                self.hold_fetches(held=held)
             case ("turns", int(turns)):
                 await settle(turns)
 
@@ -72,6 +93,13 @@ class Life:
         if self.stage.backend.gate is not None:
             self.stage.backend.gate.set()
         self.stage.backend.gate = asyncio.Event() if held else None
+
+    def hold_fetches(self, *, held: bool) -> None:
+        if self.fetches is not None:
+            self.fetches.set()
+        self.fetches = asyncio.Event() if held else None
+        for provider in self.providers.values():
+            provider.gate = self.fetches
 
     def check(self) -> None:
         """Hold the invariants that are true at every moment."""
@@ -83,6 +111,8 @@ class Life:
         assert len(served) == len(set(served))
         for version in self.manager.served():
             assert version.id in open_
+            if version.id.model == "b":
+                assert self.providers[version.id].pins
         index = [s.id[:2] for s in self.manager.index()]
         assert len(index) == len(set(index))
         assert sum(s.inflight for s in self.manager.index()) <= len(self.leases)
@@ -110,6 +140,10 @@ class Life:
             else:
                 assert all(wanted_id.digest == "bad" for wanted_id in of_model.values())
         assert all(state is not VersionState.DRAINING for state in rows.values())
+        assert {version for version, p in self.providers.items() if p.pins} == {
+            version for version in served if version.model == "b"
+        }
+        assert all(provider.pins <= 1 for provider in self.providers.values())
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -126,6 +160,7 @@ def test_random_lives_keep_the_invariants(steps: list[tuple[object, ...]]) -> No
                 await life.step(step)
                 life.check()
             life.hold(held=False)
+            life.hold_fetches(held=False)
             for lease in life.leases:
                 lease.release()
             life.leases.clear()
@@ -133,5 +168,6 @@ def test_random_lives_keep_the_invariants(steps: list[tuple[object, ...]]) -> No
             life.check()
             life.check_settled()
         assert all(model.closed for model in stage.backend.loaded)
+        assert not any(provider.pins for provider in life.providers.values())
 
     asyncio.run(live())

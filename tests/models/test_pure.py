@@ -78,10 +78,10 @@ def test_retiring_preserves_availability(number: int, wanted: list[int], ready: 
 
 
 def test_spec_digest_ignores_what_reloads_nothing() -> None:
-    """Policy and `required` leave the digest alone; anything about running changes it."""
+    """Policy, `required` and `allow_breaking` leave the digest alone; anything about running changes it."""
     base = ModelSpec(name="m")
     assert spec_digest(base) == spec_digest(
-        ModelSpec(name="m", required=False, versions=VersionPolicy(all=True))
+        ModelSpec(name="m", required=False, versions=VersionPolicy(all=True), allow_breaking=True)
     )
     assert spec_digest(base) != spec_digest(ModelSpec(name="m", backend_options={"intra_op_threads": 2}))
     assert spec_digest(base) != spec_digest(ModelSpec(name="m", batch_axes={"x": None}))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -64,3 +65,23 @@ async def test_faults_and_fixes_of_a_real_repository(stage: Stage, tmp_path: Pat
         batch = Batch({"x": np.ones((2, 3), "f4")}, 2, ("y",))
         result = await stage.batchers[-1].model.infer(batch)
         np.testing.assert_array_equal(result.outputs["y"], np.full((2, 3), 2, "f4"))
+
+
+async def test_a_golden_test_decides_on_the_real_backend(stage: Stage, tmp_path: Path) -> None:
+    """A version whose answers are not those it brings never serves; the one before does."""
+    for number, answer in ((1, [2, 4, 6]), (2, [2, 4, 5])):
+        version = tmp_path / "double" / str(number)
+        version.mkdir(parents=True)
+        (version / "model.onnx").write_bytes(double())
+        case = {"inputs": {"x": [[1, 2, 3]]}, "outputs": {"y": [answer]}}
+        (version / "golden.jsonl").write_text(json.dumps(case))
+    arrays: dict[str, Any] = {"input:x": np.ones((9, 3)), "output:y": np.full((9, 3), 2)}
+    np.savez(tmp_path / "double" / "1" / "golden.npz", **arrays)
+    source = FileSystemSource("repository", tmp_path, options=SourceOptions(settle_s=0))
+    async with stage.manager(backends={"onnxruntime": OnnxRuntimeBackend()}) as manager:
+        manager.apply("operator", await source.versions("double", '{"versionPolicy": {"all": {}}}'))
+        await manager.wait_settled()
+        assert manager.ready_versions("double") == (1,)
+        assert manager.index()[1].reason.startswith(
+            "golden test: golden.jsonl case 1: output 'y' at [0, 2]: got 6, expected 5"
+        )

@@ -30,3 +30,4 @@ class Served:
     statistics: VersionStatistics = field(default_factory=VersionStatistics)
     devices: Sequence[tuple[Device, int]] = ((CPU, 2),)
     memory: Sequence[tuple[Device, int]] = ()
+    label: str = ""

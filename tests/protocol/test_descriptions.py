@@ -143,8 +143,12 @@ def test_responses_are_told_by_their_place() -> None:
 
 STATES = {
     VersionState.NEW: "LOADING",
+    VersionState.FETCHING: "LOADING",
+    VersionState.VERIFYING: "LOADING",
     VersionState.LOADING: "LOADING",
+    VersionState.CHECKING: "LOADING",
     VersionState.WARMING: "LOADING",
+    VersionState.TESTING: "LOADING",
     VersionState.READY: "READY",
     VersionState.DRAINING: "UNLOADING",
     VersionState.UNLOADED: "UNAVAILABLE",
@@ -194,6 +198,15 @@ def test_config_of_a_batched_model() -> None:
     assert config.version_policy.latest.num_versions == 1
     (group,) = config.instance_group
     assert (group.kind, group.count) == (model_config_pb2.ModelInstanceGroup.KIND_CPU, 2)
+
+
+def test_config_tells_the_registrys_label() -> None:
+    """The registry's own version id is beside the number, in JSON too; a local version has none."""
+    assert "registry_version" not in read_by_tritonclient(Served()).parameters
+    assert config_json(Served())["parameters"] == {}
+    served = Served(label="1.4.2")
+    assert read_by_tritonclient(served).parameters["registry_version"].string_value == "1.4.2"
+    assert config_json(served)["parameters"] == {"registry_version": {"string_value": "1.4.2"}}
 
 
 def test_config_in_json_has_names_and_numbers() -> None:

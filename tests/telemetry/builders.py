@@ -74,6 +74,7 @@ class Served:
     statistics: VersionStatistics = field(default_factory=VersionStatistics)
     devices: Sequence[tuple[Device, int]] = ()
     memory: Sequence[tuple[Device, int]] = ()
+    label: str = ""
 
 
 @dataclass

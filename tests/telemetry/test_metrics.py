@@ -4,7 +4,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
 from gateway.core.errors import BackendError, Overloaded
-from gateway.core.types import CPU, VersionId, VersionState
+from gateway.core.types import CPU, StepTiming, VersionId, VersionState
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.outcome import Outcome
 from gateway.telemetry.request_metrics import UNKNOWN_MODEL
@@ -121,6 +121,37 @@ def test_loads_and_failures_are_counted_by_model(metrics: GatewayMetrics) -> Non
     assert page.value("gateway_model_load_failures_total", model="digits") == 1
     assert page.value("gateway_model_load_duration_seconds_bucket", model="digits", le="2.5") == 0
     assert page.value("gateway_model_load_duration_seconds_bucket", model="digits", le="5.0") == 1
+
+
+def test_steps_of_a_load_are_timed_by_model(metrics: GatewayMetrics) -> None:
+    """Each step of a load that ended well counts under its name."""
+    steps = [
+        StepTiming(state=state, began_s=7.0, seconds=seconds)
+        for state, seconds in [
+            (VersionState.NEW, 0.0),
+            (VersionState.FETCHING, 7.5),
+            (VersionState.TESTING, 0.2),
+        ]
+    ]
+    metrics.lifecycle.on_transition(status(VersionState.FAILED, VersionId("digits", 2, "c"), steps=steps))
+    metrics.lifecycle.on_loaded(status(VersionState.READY, steps=steps), 0.2)
+    page = samples(metrics)
+    fetch = {"model": "digits", "step": "fetch"}
+    assert page.value("gateway_model_step_seconds_sum", **fetch) == 7.5
+    assert page.value("gateway_model_step_seconds_bucket", **fetch, le="1.0") == 0
+    assert page.value("gateway_model_step_seconds_bucket", **fetch, le="10.0") == 1
+    for step in ("wait", "golden_test"):
+        assert page.value("gateway_model_step_seconds_count", model="digits", step=step) == 1
+
+
+def test_every_state_on_the_way_to_ready_has_a_name() -> None:
+    """No state that a version goes through before READY is without a word for its step."""
+    before = list(VersionState)[: list(VersionState).index(VersionState.READY)]
+    for state in before:
+        made = GatewayMetrics(VirtualClock())
+        made.lifecycle.on_loaded(
+            status(VersionState.READY, steps=[StepTiming(state=state, began_s=0.0, seconds=1.0)]), 1.0
+        )
 
 
 def test_gauges_are_read_from_their_owners_at_the_scrape(metrics: GatewayMetrics) -> None:

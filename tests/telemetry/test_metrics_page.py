@@ -8,7 +8,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.core.errors import Overloaded
-from gateway.core.types import CPU, VersionState
+from gateway.core.types import CPU, StepTiming, VersionState
+from gateway.telemetry.memory_metrics import MemorySources
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.outcome import Outcome
 from gateway.telemetry.server_metrics import QueueView, ServerSources
@@ -32,7 +33,8 @@ class EmptyQueue:
 def scraped() -> Facts:
     """Every family of ours, each with a sample."""
     metrics = GatewayMetrics(VirtualClock())
-    ready = status(VersionState.READY)
+    steps = [StepTiming(state=VersionState.LOADING, began_s=7.0, seconds=0.5)]
+    ready = status(VersionState.READY, steps=steps)
     metrics.lifecycle.on_transition(ready)
     metrics.lifecycle.on_loaded(ready, 0.5)
     metrics.lifecycle.on_transition(status(VersionState.FAILED, DIGITS._replace(number=2)))
@@ -42,7 +44,18 @@ def scraped() -> Facts:
     metrics.requests.finished("digits", "1", Outcome.OK, 0.001)
     queue = QueueView(DIGITS, CPU, EmptyQueue())  # type: ignore[arg-type]  # its counts are all that is read
     catalog = Catalog(versions=[Served()], statuses=[ready])
+    metrics.lazy.on_cold_start("digits", 0.5, loaded=True)
+    metrics.lazy.on_evicted("digits", "memory")
     metrics.watch(ServerSources(catalog=catalog, queues=lambda: [queue], inflight_bytes=lambda: 0))
+    metrics.watch_memory(
+        MemorySources(
+            devices=lambda: [(CPU, 1, 2)],
+            refusals=lambda: {CPU: 1},
+            requests=lambda: {"digits": 2},
+            waited=lambda: {"digits": 1},
+            awake=lambda: ["digits"],
+        )
+    )
     return dict(_families(text_page(metrics).decode()))
 
 

@@ -1,45 +1,113 @@
-"""The administration port's routes: what is loaded, where, and how busy it is."""
+"""The administration port's routes: what is loaded and where it came from; hints for registries."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
-import orjson
-
-from gateway.core.calls import HttpRequest, HttpResponse, HttpRoute
+from gateway.admin import documents
+from gateway.admin.json_text import json_answer
+from gateway.admin.names import unknown
+from gateway.admin.registries import RegistryHttp
+from gateway.core.calls import HttpHandler, HttpRequest, HttpResponse, HttpRoute
+from gateway.core.types import Device
 
 if TYPE_CHECKING:
+    from gateway.admin.views import RegistryView, ResolutionView, SigningView, WebhookReceiver
     from gateway.core.interfaces import ModelCatalog
-    from gateway.core.types import VersionStatus
+    from gateway.core.types import VersionId
+
+MemoryRows: TypeAlias = Iterable[tuple[Device, int, int | None]]
+"""Device, bytes that models hold on it, its limit or None."""
 
 
-def admin_routes(catalog: ModelCatalog, version: str) -> list[HttpRoute]:
-    """Return the routes.
+def _nothing() -> MemoryRows:
+    return ()
 
-    Args:
+
+def _no_webhooks() -> Mapping[str, WebhookReceiver]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminParts:
+    """What administration shows and passes on to; every callable reads local state only.
+
+    Attributes:
         catalog: what is served.
         version: the gateway's version.
+        guard: wraps a handler so that it answers errors too.
+        registries: those followed.
+        webhooks: by name of a registry in the configuration, for those that have one.
+        memory: what models hold on each device.
+        wall_s: wall-clock seconds since the epoch.
     """
 
-    async def status(_request: HttpRequest) -> HttpResponse:
-        document = {
-            "version": version,
-            "ready": catalog.is_ready(),
-            "models": [_row(row) for row in catalog.index()],
-        }
-        return HttpResponse(200, (orjson.dumps(document, option=orjson.OPT_INDENT_2),))
-
-    return [HttpRoute("GET", "/", status, operation_id="status")]
+    catalog: ModelCatalog
+    version: str
+    guard: Callable[[HttpHandler], HttpHandler]
+    registries: Sequence[RegistryView] = ()
+    webhooks: Mapping[str, WebhookReceiver] = field(default_factory=_no_webhooks)
+    memory: Callable[[], MemoryRows] = _nothing
+    wall_s: Callable[[], float] = time.time
 
 
-def _row(row: VersionStatus) -> dict[str, Any]:
-    return {
-        "model": row.id.model,
-        "version": row.id.number,
-        "digest": row.id.digest,
-        "state": row.state.value,
-        "reason": row.reason,
-        "since": row.since_s,
-        "memory_bytes": row.memory_bytes,
-        "leases": row.inflight,
-    }
+def admin_routes(parts: AdminParts) -> list[HttpRoute]:
+    """Return the routes over `parts`."""
+    pages = _Pages(parts)
+    registries = RegistryHttp(parts.registries, parts.webhooks, parts.wall_s)
+    table: list[tuple[str, str, HttpHandler, str]] = [
+        ("GET", "/", pages.status, "status"),
+        ("GET", "/models/{model}", pages.model, "model"),
+        ("POST", "/registries/{registry}/webhook", registries.webhook, "webhook"),
+        ("POST", "/registries/{registry}/poll", registries.poll, "poll"),
+    ]
+    return [
+        HttpRoute(method, pattern, parts.guard(handler), operation_id=operation_id)
+        for method, pattern, handler, operation_id in table
+    ]
+
+
+class _Pages:
+    """Handlers that show; each answers with a response or raises a GatewayError."""
+
+    def __init__(self, parts: AdminParts) -> None:
+        self._parts = parts
+
+    async def status(self, _request: HttpRequest) -> HttpResponse:
+        """Show everything in short."""
+        parts = self._parts
+        return json_answer(
+            {
+                "version": parts.version,
+                "now": parts.wall_s(),
+                "ready": parts.catalog.is_ready(),
+                "models": [documents.version_row(row) for row in parts.catalog.index()],
+                "memory": [documents.memory_row(*row) for row in parts.memory()],
+                "registries": [documents.registry_row(registry) for registry in parts.registries],
+            }
+        )
+
+    async def model(self, request: HttpRequest) -> HttpResponse:
+        """Show everything about one model."""
+        name, catalog = request.path_params["model"], self._parts.catalog
+        index = catalog.index()
+        rows = [row for row in index if row.id.model == name]
+        if not rows:
+            raise unknown("model", name, {row.id.model for row in index})
+        served = {version.id: version for version in catalog.served() if version.id.model == name}
+        pages = [
+            (row, documents.version_page(row, served.get(row.id), self._signing(row.id))) for row in rows
+        ]
+        page = documents.model_page(name, pages, self._resolution(name))
+        return json_answer({"now": self._parts.wall_s(), **page})
+
+    def _resolution(self, model: str) -> ResolutionView | None:
+        resolutions = (r for registry in self._parts.registries for r in registry.resolutions())
+        return next((r for r in resolutions if r.model == model), None)
+
+    def _signing(self, version: VersionId) -> SigningView | None:
+        reports = (registry.signature(version) for registry in self._parts.registries)
+        return next((report for report in reports if report is not None), None)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Self
 
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
+from rich.text import Text
 
 from gateway.commands.ready import label
 from gateway.core.types import VersionState
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import TaskID
+    from rich.progress import Task, TaskID
 
     from gateway.core.types import VersionId, VersionStatus
 
 _WORDS: Final = {
+    VersionState.FETCHING: "fetching",
+    VersionState.VERIFYING: "verifying",
     VersionState.LOADING: "loading",
+    VersionState.CHECKING: "checking its signature",
     VersionState.WARMING: "warming up",
+    VersionState.TESTING: "running its golden tests",
     VersionState.READY: "ready",
     VersionState.FAILED: "FAILED",
 }
@@ -53,11 +59,21 @@ class PlainProgress:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+class _FetchBar(ProgressColumn):
+    """A bar on the lines of versions whose files are being fetched or verified."""
+
+    def render(self, task: Task) -> ProgressBar | Text:
+        """Draw the bar; nothing where there is nothing to count."""
+        total, done = task.fields.get("total_bytes", 0), task.fields.get("done_bytes", 0)
+        return ProgressBar(total=total, completed=done, width=20) if total else Text()
+
+
 class TerminalProgress:
     """A `LifecycleObserver` that keeps one line per version moving, until it is left as a context manager."""
 
     def __init__(self, console: Console) -> None:
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+        text = TextColumn("{task.description}", markup=False)
+        columns = (SpinnerColumn(), text, _FetchBar(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=console)
         self._tasks: dict[VersionId, TaskID] = {}
         self._open = True
@@ -78,9 +94,18 @@ class TerminalProgress:
             return
         task = self._task(status)
         reason = f": {status.reason}" if status.reason else ""
-        self._progress.update(task, description=f"{label(status)}: {_WORDS[status.state]}{reason}")
+        text = f"{label(status)}: {_WORDS[status.state]}{reason}"
+        self._progress.update(task, description=text, done_bytes=0, total_bytes=0)
         if status.state in {VersionState.READY, VersionState.FAILED}:
             self._progress.update(task, total=1, completed=1)
+
+    def on_progress(self, status: VersionStatus) -> None:
+        """Move the version's bar."""
+        if not self._open or status.state not in _WORDS:
+            return
+        text = f"{label(status)}: {_WORDS[status.state]}, {_megabytes(status)}"
+        done, total = status.done_bytes, status.total_bytes
+        self._progress.update(self._task(status), description=text, done_bytes=done, total_bytes=total)
 
     def on_loaded(self, status: VersionStatus, seconds: float) -> None:
         """Do nothing: the line's own clock has shown it."""
@@ -89,6 +114,11 @@ class TerminalProgress:
         if status.id not in self._tasks:
             self._tasks[status.id] = self._progress.add_task(label(status), total=None)
         return self._tasks[status.id]
+
+
+def _megabytes(status: VersionStatus) -> str:
+    total = f" of {status.total_bytes / 1e6:.1f}" if status.total_bytes else ""
+    return f"{status.done_bytes / 1e6:.1f}{total} MB"
 
 
 def load_progress(console: Console) -> PlainProgress | TerminalProgress:

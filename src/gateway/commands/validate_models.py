@@ -9,10 +9,11 @@ from gateway import wiring
 from gateway.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gateway.backends.onnxruntime.options import parse_options
 from gateway.commands.serve_config import is_version_name
-from gateway.core.errors import ModelLoadError
+from gateway.core.errors import ConfigError, ModelLoadError
 from gateway.core.options import ModelSpec
 from gateway.models.pbtxt import CONFIG_FILE, DeclaredModel, declare, parse_text
 from gateway.models.repository import EVERY_MODEL
+from gateway.wiring_registries import check_settings, placed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,9 @@ def model_complaints(config: GatewayConfig) -> Iterator[tuple[Location, str]]:
     if config.repository is not None:
         yield from _repository_complaints(config, config.repository)
     for index, model in enumerate(config.models):
+        if model.source is not None:
+            yield from _source_complaints(config, index)
+            continue
         path = model.path or (config.repository and config.repository.path / model.name)
         at: Location = ("models", index, "path") if model.path else ("models", index, "name")
         if path:
@@ -54,6 +58,25 @@ def _repository_complaints(
     there = {EVERY_MODEL, *named, *(model.name for model in models)}
     if missing := [name for name in repository.load_at_start if name not in there]:
         yield ("repository", "load_at_start"), f"models {missing} are in no repository"
+
+
+def _source_complaints(config: GatewayConfig, index: int) -> Iterator[tuple[Location, str]]:
+    """Yield what is wrong with a source, or its registry's settings, without asking the registry."""
+    model = config.models[index]
+    try:
+        place, settings, _ = placed(config, model)
+        check_settings(place, settings)
+    except ConfigError as exc:
+        yield ("models", index, "source"), str(exc)
+        return
+    try:
+        options = wiring.source_options(config).adjust(wiring.bare_spec(model.name)).backend_options
+        parse_options(options)
+    except ModelLoadError as exc:
+        yield (
+            _place_of_options(config, model.name, ("models", index, "source")),
+            f"model '{model.name}': {exc}",
+        )
 
 
 def _path_complaints(path: Path) -> Iterator[str]:

@@ -213,6 +213,12 @@ class ModelSettings(Section):
 
     required: bool = True
     """Whether the server is ready only with this model."""
+    lazy: bool = False
+    """Loaded on first use, and unloaded again when its memory is needed; the server's readiness does not wait
+    for it."""
+    allow_breaking: bool = False
+    """Whether a version from a registry may serve although requests that are valid for the one before it are
+    not for it, or mean something else."""
     versions: VersionSettings | None = None
     """Which versions are served; the latest one if not given."""
     batching: BatchingSettings = Field(default_factory=BatchingSettings)
@@ -232,8 +238,7 @@ class ModelSettings(Section):
         """Return `spec` with what the file set; labels are read by the source, relative to the model."""
         given = self.given()
         changes: dict[str, Any] = {}
-        if "required" in given:
-            changes["required"] = self.required
+        changes |= {name: given[name] for name in ("required", "lazy", "allow_breaking") if name in given}
         if "versions" in given:
             changes["versions"] = self.versions.policy() if self.versions else VersionPolicy()
         if "batching" in given:
@@ -259,5 +264,21 @@ class NamedModelSettings(ModelSettings):
     name: str = Field(pattern=r"^[A-Za-z0-9_.\-]{1,128}$")
     """Public name."""
     path: Path | None = None
-    """An .onnx file, or a directory of numbered versions; relative to the configuration file. Unset: the
-    model of this name in the repository."""
+    """An .onnx file, or a directory of numbered versions; relative to the configuration file. Without it and
+    without `source`: the model of this name in the repository."""
+    source: str | None = None
+    """A model of a registry: `mlflow://NAME@ALIAS`, `mlflow://NAME/VERSION`, `s3://bucket/prefix/NAME`
+    (likewise gs, az, https), or a directory. After an `@` an alias, a version, `1.x`, `latest` or `all`;
+    without it `versions` decides."""
+    registry: str | None = None
+    """Which of `registries` the source is of, where several would do."""
+    digest: str | None = Field(None, pattern=r"^(sha256:)?[0-9a-f]{64}$")
+    """Content digest that the source's files must have, as `gateway models show` tells it."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> NamedModelSettings:
+        if self.path is not None and self.source is not None:
+            raise ValueError("give either path or source")
+        if self.source is None and (extra := [n for n in ("registry", "digest") if getattr(self, n)]):
+            raise ValueError(f"{extra[0]} needs a source")
+        return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -19,12 +19,13 @@ from pydantic import (
 
 from gateway.config.merging import merged
 from gateway.config.model_settings import ModelSettings, NamedModelSettings, PositiveSeconds, Seconds, Section
+from gateway.config.registry_settings import CacheSettings, MemorySettings, RegistrySettings
 from gateway.config.yaml_file import Location, YamlFile, read_yaml
 from gateway.core.errors import ConfigError, ModelLoadError
 from gateway.core.options import ModelSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 MIB = 1 << 20
 
@@ -343,6 +344,14 @@ class GatewayConfig(Section):
     """Listeners, limits and shutdown."""
     repository: RepositorySettings | None = None
     """A repository of models."""
+    registries: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]{1,64}$")], RegistrySettings] = Field(
+        default_factory=dict
+    )
+    """Registries that models name as their `source`, under names of your own."""
+    cache: CacheSettings = Field(default_factory=CacheSettings)
+    """Files fetched from registries."""
+    memory: MemorySettings = Field(default_factory=MemorySettings)
+    """What models may hold."""
     defaults: ModelSettings = Field(default_factory=ModelSettings)
     """How models are served unless their own entry says otherwise."""
     models: tuple[NamedModelSettings, ...] = ()
@@ -355,9 +364,17 @@ class GatewayConfig(Section):
         names = [m.name for m in self.models]
         if repeated := {n for n in names if names.count(n) > 1}:
             raise ValueError(f"models named twice: {sorted(repeated)}")
-        if self.repository is None and (loose := [m.name for m in self.models if m.path is None]):
-            raise ValueError(f"models {loose} have no path, and there is no repository to find them in")
+        loose = [m.name for m in self.models if m.path is None and m.source is None]
+        if self.repository is None and loose:
+            raise ValueError(
+                f"models {loose} have no path and no source, and there is no repository to find them in"
+            )
         for model in self.models:
+            if model.registry is not None and model.registry not in self.registries:
+                known = f"there are {sorted(self.registries)}" if self.registries else "there is none"
+                raise ValueError(
+                    f"model '{model.name}': no registry '{model.registry}' under registries, {known}"
+                )
             _check_merged(self.defaults, model)
         return self
 
@@ -405,12 +422,15 @@ def _suggestion(location: Location) -> str:
 
 def _keys_at(location: Location) -> list[str]:
     section: type[BaseModel] | None = GatewayConfig
+    in_mapping = False
     for step in location:
-        if isinstance(step, int) or section is None:
+        if isinstance(step, int) or section is None or in_mapping:
+            in_mapping = False  # an index or a key of their own choice: the section stays
             continue
         field = section.model_fields.get(step)
         section = _section_in(field.annotation) if field else None
-    return list(section.model_fields) if section else []
+        in_mapping = field is not None and get_origin(field.annotation) is dict
+    return list(section.model_fields) if section and not in_mapping else []
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
@@ -431,9 +451,13 @@ def _anchor_section(section: Any, directory: Path) -> Any:
         return directory / section
     if isinstance(section, tuple):
         return tuple(_anchor_section(item, directory) for item in section)
+    if isinstance(section, dict):
+        return {key: _anchor_section(item, directory) for key, item in section.items()}
     if not isinstance(section, BaseModel):
         return section
-    changes: Mapping[str, Any] = {
+    changes: dict[str, Any] = {
         name: _anchor_section(getattr(section, name), directory) for name in section.model_fields_set
     }
+    if isinstance(section, NamedModelSettings) and section.source and ":" not in section.source:
+        changes["source"] = str(directory / section.source)
     return section.model_copy(update=changes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -135,9 +135,11 @@ class ServedVersion(Protocol):
         platform: as its backend reports it.
         statistics: live counters.
         devices: where it runs, with the instances on each.
+        label: its name in the registry it comes from, `1.4.2`; empty for a version of a local repository.
     """
 
     id: VersionId
+    label: str
     spec: ModelSpec
     signature: ModelSignature
     platform: str
@@ -290,3 +292,11 @@ class LifecycleObserver(Protocol):
 
     def on_loaded(self, status: VersionStatus, seconds: float) -> None:
         """Take note that loading and warming took `seconds` in total."""
+
+
+@runtime_checkable
+class FetchObserver(Protocol):
+    """A LifecycleObserver that wants to know as well how far the files of versions are."""
+
+    def on_progress(self, status: VersionStatus) -> None:
+        """Take note of `done_bytes` and `total_bytes`, some times a second; as a LifecycleObserver."""

@@ -162,6 +162,7 @@ class ModelSpec:
         name: public name.
         backend: backend name, `onnxruntime`.
         required: whether the server is ready only with this model.
+        lazy: loaded on first use, and unloaded again when its memory is needed; never waited for.
         versions: which versions are served.
         batching: dynamic batching.
         instances: where it runs; empty: one group chosen by the backend.
@@ -172,11 +173,14 @@ class ModelSpec:
         max_batch_size: what ModelConfig reports: `batching.max_batch_rows`, or 0 for a model whose batch
             axis is not implicit (then config dims include every axis).
         declared_config: the model's own `config.pbtxt` as serialised ModelConfig, empty when it has none.
+        allow_breaking: whether a version of a registry may serve although requests that are valid for the
+            version before it are not, or mean something else, for it.
     """
 
     name: str
     backend: str = "onnxruntime"
     required: bool = True
+    lazy: bool = False
     versions: VersionPolicy = VersionPolicy()
     batching: BatchingOptions = BatchingOptions()
     instances: tuple[InstanceGroup, ...] = ()
@@ -186,6 +190,7 @@ class ModelSpec:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     max_batch_size: int | None = None
     declared_config: bytes = b""
+    allow_breaking: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -363,8 +363,12 @@ class VersionState(enum.Enum):
     """Life of one model version; transitions are in `gateway.models.lifecycle`."""
 
     NEW = "NEW"
+    FETCHING = "FETCHING"
+    VERIFYING = "VERIFYING"
     LOADING = "LOADING"
+    CHECKING = "CHECKING"
     WARMING = "WARMING"
+    TESTING = "TESTING"
     READY = "READY"
     DRAINING = "DRAINING"
     UNLOADED = "UNLOADED"
@@ -449,6 +453,40 @@ class Artifact:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VersionOrigin:
+    """Where a version of a registry comes from, for people.
+
+    Attributes:
+        registry: the registry's name in the configuration.
+        source: the reference that the model's entry gives, `mlflow://fraud@champion`.
+        label: the registry's own version id.
+        aliases: aliases that name this version now.
+        lineage: JSON types by name; as `RegistryVersion.lineage`.
+    """
+
+    registry: str
+    source: str
+    label: str
+    aliases: tuple[str, ...] = ()
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTiming:
+    """One state that a version has been through on its way to READY.
+
+    Attributes:
+        state: the state.
+        began_s: wall-clock seconds since the epoch.
+        seconds: how long it took; up to now for the one it is in.
+    """
+
+    state: VersionState
+    began_s: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class VersionStatus:
     """One row of the repository index.
 
@@ -459,6 +497,12 @@ class VersionStatus:
         memory_bytes: what the loaded version holds, measured or estimated; 0 when not loaded.
         inflight: leases held now.
         since_s: wall-clock seconds since the epoch of the last transition.
+        origin: where it comes from; None for a version of a local repository.
+        content_digest: SHA-256 over names and contents of its files; empty until they are here.
+        steps: the states it went through until READY or FAILED, in order.
+        done_bytes: of its files, while FETCHING or VERIFYING.
+        total_bytes: of its files, 0 while unknown.
+        claims: who wants it, by the names of the claims.
     """
 
     id: VersionId
@@ -467,3 +511,9 @@ class VersionStatus:
     memory_bytes: int = 0
     inflight: int = 0
     since_s: float = 0.0
+    origin: VersionOrigin | None = None
+    content_digest: str = ""
+    steps: tuple[StepTiming, ...] = ()
+    done_bytes: int = 0
+    total_bytes: int = 0
+    claims: tuple[str, ...] = ()

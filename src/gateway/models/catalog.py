@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import NotFound
+from gateway.core.types import VersionState
+from gateway.models.dormant import loads_for, with_dormant
 from gateway.models.records import Records
 from gateway.models.table import RoutingTable, absence
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from gateway.core.interfaces import Lease, ServedVersion
-    from gateway.core.types import VersionState, VersionStatus
+    from gateway.core.interfaces import Lease, ServedVersion, WantedVersion
+    from gateway.core.types import VersionStatus
     from gateway.models.served import LoadedVersion
+
+NO_PROBLEMS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Catalog:
@@ -24,13 +29,23 @@ class Catalog:
         self._records = Records()
         self._table = RoutingTable()
         self._known: dict[str, frozenset[str]] = {}
+        self._problems: dict[str, Mapping[str, str]] = {}
         self._required: frozenset[str] | None = None
         self._required_anyway: frozenset[str] = frozenset()
         self._draining = False
+        self._lazy: Mapping[str, Sequence[WantedVersion]] = {}
 
-    def announce(self, claim: str, models: Iterable[str]) -> None:
-        """Name the models that exist for `claim`, wanted or not, so that the index shows them."""
+    def announce(self, claim: str, models: Iterable[str], problems: Mapping[str, str] = NO_PROBLEMS) -> None:
+        """Name the models that exist for `claim`, wanted or not, so that the index shows them.
+
+        Args:
+            claim: whose models they are; what it announced before is forgotten.
+            models: their names.
+            problems: model -> why its versions cannot be found out now, beginning with `resolve: `; the index
+                shows it as the reason of a model without a version, and beside what serves.
+        """
         self._known[claim] = frozenset(models)
+        self._problems[claim] = dict(problems)
 
     def require(self, models: Iterable[str]) -> None:
         """Set the models that must be READY for the server to be, whether or not anything claims them."""
@@ -63,7 +78,16 @@ class Catalog:
     def index(self) -> Sequence[VersionStatus]:
         """Return every known version and bare model; as `ModelCatalog.index`."""
         known = frozenset[str]().union(*self._known.values())
-        return self._records.index(known, required=self._required_anyway)
+        rows = self._records.index(known, self._required_anyway, self._joined_problems())
+        return with_dormant(rows, self._lazy)
+
+    def lazy_versions(self, model: str) -> Sequence[WantedVersion]:
+        """Return the lazy versions of a model that somebody claims, loaded or not, by ascending number."""
+        return self._lazy.get(model, ())
+
+    def loaded_versions(self, model: str) -> Sequence[LoadedVersion]:
+        """Return the READY versions of a model, by ascending number."""
+        return tuple(v for v in self._table.versions if v.id.model == model)
 
     def is_ready(self) -> bool:
         """Whether every required model has a READY version; False before the first `apply` and in a drain."""
@@ -72,11 +96,11 @@ class Catalog:
         return self._required.union(self._required_anyway) <= self._table.routes.keys()
 
     def is_model_ready(self, model: str, version: str = "") -> bool:
-        """Whether that version, or any, is READY; as `ModelCatalog.is_model_ready`."""
+        """Whether that version, or any, is READY, or is loaded on first use and can be asked for."""
         if self._table.find(model, version) is not None:
             return True
         self._check_known(model)
-        return False
+        return loads_for(version, self.lazy_versions(model), self._records.of(model))
 
     def begin_drain(self) -> None:
         """Report the server as not ready from now on. Models go on answering."""
@@ -89,11 +113,24 @@ class Catalog:
         return found
 
     def _check_known(self, model: str) -> None:
-        if not self._records.of(model) and not any(model in names for names in self._known.values()):
+        if (
+            not self._records.of(model)
+            and model not in self._lazy
+            and not any(model in names for names in self._known.values())
+        ):
             raise NotFound(f"Request for unknown model: '{model}' is not found")
+
+    def _joined_problems(self) -> Mapping[str, str]:
+        joined: dict[str, str] = {}
+        for problems in self._problems.values():
+            for model, problem in problems.items():
+                joined[model] = f"{joined[model]}; {problem}" if model in joined else problem
+        return joined
 
     def _states(self, model: str) -> Mapping[int, Collection[VersionState]]:
         states: dict[int, set[VersionState]] = defaultdict(set)
         for record in self._records.of(model):
             states[record.id.number].add(record.state)
+        for wanted in self.lazy_versions(model):
+            states[wanted.id.number].add(VersionState.NEW)
         return states

@@ -15,7 +15,8 @@ from gateway.core.types import VersionId
 
 if TYPE_CHECKING:
     from gateway.core.options import ModelSpec
-    from gateway.core.types import Artifact
+    from gateway.core.registry import ArtifactProvider
+    from gateway.core.types import Artifact, VersionOrigin
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,12 +29,17 @@ class DesiredVersion:
         spec: how to serve it.
         problem: why it cannot be loaded although it is wanted (a config.pbtxt that does not parse, a link out
             of the repository): the load fails with this reason, and an older version goes on serving.
+        provider: gets the files here first; None when they are at `artifact` already. With one, `artifact`
+            has empty paths until then, and the digest of what was resolved.
+        origin: where a version of a registry comes from.
     """
 
     id: VersionId
     artifact: Artifact
     spec: ModelSpec
     problem: str = ""
+    provider: ArtifactProvider | None = None
+    origin: VersionOrigin | None = None
 
 
 def desired(number: int, artifact: Artifact, spec: ModelSpec, problem: str = "") -> DesiredVersion:
@@ -47,13 +53,20 @@ def desired(number: int, artifact: Artifact, spec: ModelSpec, problem: str = "")
 def spec_digest(spec: ModelSpec) -> str:
     """Return the SHA-256 of what decides how a version is loaded and run.
 
-    `required`, `versions` and the version policy in `declared_config` are left out: they say whether a
-    version is served, not how, so a change of them reloads nothing.
+    `required`, `lazy`, `versions`, `allow_breaking` and the version policy in `declared_config` are left out:
+    they say whether a version is served, not how, so a change of them reloads nothing.
     """
     config = model_config_pb2.ModelConfig.FromString(spec.declared_config)
     config.ClearField("version_policy")
     declared = config.SerializeToString(deterministic=True)
-    neutral = dataclasses.replace(spec, required=True, versions=VersionPolicy(), declared_config=declared)
+    neutral = dataclasses.replace(
+        spec,
+        required=True,
+        lazy=False,
+        versions=VersionPolicy(),
+        declared_config=declared,
+        allow_breaking=False,
+    )
     return hashlib.sha256(json.dumps(_plain(neutral), sort_keys=True).encode()).hexdigest()
 
 

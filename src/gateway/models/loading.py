@@ -1,4 +1,4 @@
-"""Brings one version up: loads it on every device it is declared for, warms it, joins it with batchers."""
+"""Loads one version on every device it is declared for, warms it, joins it with batchers."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.core.clock import Clock
     from gateway.core.interfaces import Backend, BatcherFactory, LoadedModel, WantedVersion
     from gateway.core.options import ModelSpec
+    from gateway.core.types import Artifact
 
     WarmUpRun: TypeAlias = Callable[[LoadedModel, ModelSpec], Awaitable[list[str]]]
 
@@ -51,23 +52,21 @@ class VersionLoader:
         self._warm_up = warm_up
         self._clock = clock
 
-    async def load(self, wanted: WantedVersion) -> Sequence[LoadedModel]:
-        """Load the version once for each of its instance groups.
+    async def load(self, wanted: WantedVersion, artifact: Artifact) -> Sequence[LoadedModel]:
+        """Load the version's files once for each of its instance groups.
 
         When one fails, or on cancellation, those loaded before are closed.
 
         Raises:
             ModelLoadError: with the step that failed and why.
         """
-        if isinstance(wanted, DesiredVersion) and wanted.problem:
-            raise ModelLoadError(wanted.problem)
         spec = wanted.spec
         backend = self._backend(spec)
         models: list[LoadedModel] = []
         async with AsyncExitStack() as undo:
             for group in spec.instances or (InstanceGroup(),):
                 options = LoadOptions(spec=spec, device=group.device, instances=group.count)
-                model = await backend.load(wanted.artifact, options)
+                model = await backend.load(artifact, options)
                 undo.push_async_callback(model.aclose)
                 models.append(conformed(model, spec))
             if any(m.signature != models[0].signature for m in models):
@@ -75,28 +74,25 @@ class VersionLoader:
             undo.pop_all()
         return models
 
-    async def ready(self, wanted: WantedVersion, models: Sequence[LoadedModel]) -> LoadedVersion:
-        """Warm every model up and join it with a batcher; warnings are logged.
-
-        On failure or cancellation all of them are closed.
+    async def warm_up(self, wanted: WantedVersion, models: Sequence[LoadedModel]) -> None:
+        """Warm every model up; warnings are logged. The models stay the caller's.
 
         Raises:
             ModelLoadError: a warm-up that is required failed.
-            GatewayError: the settings fit no batcher.
+            GatewayError: the settings do not fit the signature.
         """
-        async with AsyncExitStack() as undo:
+        check_padding(models[0].signature, wanted.spec.batching)
+        if wanted.spec.warm_up.enabled:
             for model in models:
-                undo.push_async_callback(model.aclose)
-            check_padding(models[0].signature, wanted.spec.batching)
-            if wanted.spec.warm_up.enabled:
-                for model in models:
-                    for warning in await self._warm_up(model, wanted.spec):
-                        _log.warning("warm-up of %s on %s: %s", _title(wanted), model.device, warning)
-            served = self._join(wanted, models)
-            undo.pop_all()
-        return served
+                for warning in await self._warm_up(model, wanted.spec):
+                    _log.warning("warm-up of %s on %s: %s", _title(wanted), model.device, warning)
 
-    def _join(self, wanted: WantedVersion, models: Sequence[LoadedModel]) -> LoadedVersion:
+    def join(self, wanted: WantedVersion, models: Sequence[LoadedModel]) -> LoadedVersion:
+        """Join every model with a batcher; closing what is returned closes the models.
+
+        Raises:
+            GatewayError: the settings fit no batcher; the models stay the caller's.
+        """
         signature = models[0].signature
         spec = completed(wanted.spec, signature)
         statistics = VersionStatistics()
@@ -114,6 +110,7 @@ class VersionLoader:
                 validator=RequestValidator(
                     spec.name, signature, spec.batching, implicit_batch=bool(spec.max_batch_size)
                 ),
+                label=_label(wanted),
             )
         )
 
@@ -128,3 +125,8 @@ class VersionLoader:
 
 def _title(wanted: WantedVersion) -> str:
     return f"'{wanted.id.model}' version {wanted.id.number}"
+
+
+def _label(wanted: WantedVersion) -> str:
+    origin = wanted.origin if isinstance(wanted, DesiredVersion) else None
+    return origin.label if origin else ""

@@ -3,78 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from operator import methodcaller
 from typing import TYPE_CHECKING, Self
 
 from gateway.core.errors import GatewayError
+from gateway.core.interfaces import FetchObserver
 from gateway.core.types import VersionState
-from gateway.models.catalog import Catalog
+from gateway.models.bring_up import BringUp, BringUpParts, Withdrawn
+from gateway.models.catalog import NO_PROBLEMS, Catalog
 from gateway.models.claims import Claims
 from gateway.models.conform import completed
 from gateway.models.lifecycle import STARTING
 from gateway.models.loading import VersionLoader
-from gateway.models.policy import may_retire
+from gateway.models.parts import ManagerParts as ManagerParts  # noqa: PLC0414 - one of this module's names
+from gateway.models.policy import ReadyVersion, clients_taken_over, may_retire
 from gateway.models.records import VersionRecord
-from gateway.models.retrying import RETRY_PAUSES_S, Retries, outer_cause
+from gateway.models.retrying import Retries, outer_cause
+from gateway.models.steps import StepLog, failure_reason
 from gateway.models.table import RoutingTable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
-    from gateway.core.clock import Clock
     from gateway.core.interfaces import (
-        Backend,
-        BatcherFactory,
         LifecycleObserver,
-        LoadedModel,
+        ServedVersion,
         WantedVersion,
     )
-    from gateway.core.options import ModelSpec
+    from gateway.core.registry import FetchProgress
     from gateway.core.types import VersionId, VersionStatus
-    from gateway.models.served import LoadedVersion
 
 _log = logging.getLogger(__name__)
-
-
-def _nobody() -> None:
-    """Tell nobody."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManagerParts:
-    """What a ModelManager works with.
-
-    Attributes:
-        backends: by the name that `ModelSpec.backend` uses.
-        batcher_factory: makes the batcher of one version on one device.
-        clock: monotonic time, for load durations.
-        warm_up: runs a loaded model before it is READY; returns warnings, raises ModelLoadError when the
-            version must not serve.
-        observers: told of every transition, after the routing table shows it.
-        load_concurrency: versions loading or warming at once; more of them finish later, not sooner, on a
-            device that one load already keeps busy.
-        wall_s: wall-clock seconds since the epoch, for the index.
-        on_change: called, after the observers, whenever readiness or the names known have changed: that may
-            happen without a transition of any version.
-        retry_pauses_s: seconds before each further attempt at a load that failed for a reason that may pass
-            (no memory, a lost backend); none beyond the last. Empty where clients say when to load.
-    """
-
-    backends: Mapping[str, Backend]
-    batcher_factory: BatcherFactory
-    clock: Clock
-    warm_up: Callable[[LoadedModel, ModelSpec], Awaitable[list[str]]]
-    observers: Sequence[LifecycleObserver] = ()
-    load_concurrency: int = 2
-    wall_s: Callable[[], float] = time.time
-    on_change: Callable[[], None] = _nobody
-    retry_pauses_s: Sequence[float] = RETRY_PAUSES_S
 
 
 class ModelManager(Catalog):
@@ -92,11 +56,18 @@ class ModelManager(Catalog):
         self._clock = parts.clock
         self._wall_s = parts.wall_s
         self._observers = tuple(parts.observers)
-        self._loader = VersionLoader(parts.backends, parts.batcher_factory, parts.warm_up, parts.clock)
-        self._retries = Retries(parts.clock, parts.retry_pauses_s, self._try_again)
+        self._fetch_observers = [o for o in self._observers if isinstance(o, FetchObserver)]
+        self._events = itertools.count(1)
+        self._bring_up = BringUp(self._bring_up_parts(parts))
+        self._retries = Retries(
+            parts.clock,
+            parts.retry_pauses_s,
+            self._try_again,
+            registry_pauses_s=parts.registry_pauses_s,
+            jitter=parts.jitter,
+        )
         self._on_change = parts.on_change
         self._told = (self.is_ready(), self.known())
-        self._slots = asyncio.Semaphore(parts.load_concurrency)
         self._group: asyncio.TaskGroup | None = None
         self._loads: dict[VersionRecord, asyncio.Task[None]] = {}
         self._claims = Claims()
@@ -141,10 +112,18 @@ class ModelManager(Catalog):
         self._claims.replace(claim, wanted)
         self._reconcile()
 
-    def announce(self, claim: str, models: Iterable[str]) -> None:
+    def announce(self, claim: str, models: Iterable[str], problems: Mapping[str, str] = NO_PROBLEMS) -> None:
         """Name the models that exist for `claim`; as `Catalog.announce`, and told to `on_change`."""
-        super().announce(claim, models)
+        super().announce(claim, models, problems)
         self._tell_change()
+
+    def wake(self, models: Collection[str], *, retry: str = "") -> None:
+        """Set the models whose lazy versions are to be loaded; `retry` as in `apply`."""
+        for record in self._records.of(retry):
+            if record.state is VersionState.FAILED:
+                self._forget(record)
+        self._claims.wake(models)
+        self._reconcile()
 
     def require(self, models: Iterable[str]) -> None:
         """Set the models that must be READY whatever is claimed; as `Catalog.require`, and told."""
@@ -205,12 +184,17 @@ class ModelManager(Catalog):
     def _reconcile(self) -> None:
         """Bring records in line with the claims, replace the table, then tell observers and waiters."""
         wanted = self._claims.union()
-        self._required = frozenset(w.id.model for w in wanted.values() if w.spec.required)
+        self._lazy = self._claims.lazy()
+        needed = [w for w in wanted.values() if w.spec.required and not w.spec.lazy]
+        self._required = frozenset(w.id.model for w in needed)
         wanted_ids = {w.id for w in wanted.values()}
         for record in self._records:
             self._withdraw_unless(record, claimed=record.id in wanted_ids)
         for version in wanted.values():
             self._ensure(version)
+        claimants = self._claims.claimants()
+        for record in self._records:
+            record.claims = tuple(claimants.get(record.id, ()))
         for record in self._records:
             if record.state is VersionState.READY and record.withdrawn and self._may_retire(record, wanted):
                 self._retire(record)
@@ -222,6 +206,8 @@ class ModelManager(Catalog):
             self._forget(record)
         elif record.withdrawn and record.state is VersionState.NEW:
             self._enter(record, VersionState.UNLOADED, "withdrawn before it was loaded")
+        if record.withdrawn:
+            record.call_off()
 
     def _forget(self, record: VersionRecord) -> None:
         self._records.drop(record)
@@ -236,16 +222,19 @@ class ModelManager(Catalog):
 
     def _ensure(self, wanted: WantedVersion) -> None:
         record = self._records.live(wanted.id)
+        if record is not None and _is_allowed_now(record, wanted):
+            self._forget(record)
+            record = None
         if record is None:
-            record = VersionRecord(wanted, self._wall_s())
+            record = VersionRecord(wanted, StepLog(self._wall_s, self._clock.now_s), next(self._events))
             self._records.add(record)
             self._untold.append(record.status())
-            self._loads[record] = self._start(self._bring_up(record), f"load {wanted.id.model}")
-        elif record.wanted.spec != wanted.spec:
-            # The same content and way of running; only who requires it or which policy chose it differs.
-            record.wanted = wanted
-            if record.served is not None:
-                record.served.spec = completed(wanted.spec, record.served.signature)
+            self._loads[record] = self._start(self._load(record), f"load {wanted.id.model}")
+            return
+        # The same content and way of running; only who requires it, which policy or alias chose it differs.
+        if record.served is not None and record.wanted.spec != wanted.spec:
+            record.served.spec = completed(wanted.spec, record.served.signature)
+        record.adopt(wanted)
 
     def _may_retire(self, record: VersionRecord, wanted: Mapping[tuple[str, int], WantedVersion]) -> bool:
         model = record.id.model
@@ -263,15 +252,21 @@ class ModelManager(Catalog):
     def _publish(self) -> None:
         ready = [r.served for r in self._records if r.state is VersionState.READY and r.served is not None]
         self._table = RoutingTable(ready)
+        self._tell_transitions()
+        self._tell_change()
+
+    def _tell_transitions(self) -> None:
+        """Tell observers and waiters of what has been entered."""
         untold, self._untold = self._untold, []
         for status in untold:
-            self._tell(methodcaller("on_transition", status))
-        self._tell_change()
+            self._tell(methodcaller("on_transition", status), self._observers)
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _tell(self, event: Callable[[LifecycleObserver], None]) -> None:
-        for observer in self._observers:
+    def _tell(
+        self, event: Callable[[object], None], observers: Sequence[LifecycleObserver | FetchObserver]
+    ) -> None:
+        for observer in observers:
             try:
                 event(observer)
             except Exception:  # noqa: BLE001 - logged: it must not stop the others, nor a switch
@@ -289,7 +284,7 @@ class ModelManager(Catalog):
             _log.exception("a listener to changes of readiness failed")
 
     def _enter(self, record: VersionRecord, state: VersionState, reason: str = "") -> None:
-        record.enter(state, reason, self._wall_s())
+        record.enter(state, reason)
         self._untold.append(record.status())
         if state in {VersionState.READY, VersionState.UNLOADED}:
             self._retries.forget(record.id)
@@ -306,72 +301,78 @@ class ModelManager(Catalog):
         while not settled():
             await self._changed.wait()
 
-    async def _bring_up(self, record: VersionRecord) -> None:
-        """Load, warm and switch to one version; ends with the record READY, FAILED or UNLOADED."""
+    async def _load(self, record: VersionRecord) -> None:
+        """Take one version through its steps and switch to it; ends with it READY, FAILED or UNLOADED."""
         try:
-            async with self._slots:
-                if record.state is VersionState.NEW:
-                    await self._load(record)
+            await self._attempt(record)
         except asyncio.CancelledError:
             if record.state in STARTING:
                 self._end(record, "stopped while loading")
             raise
-        except GatewayError as error:
-            self._fail(record, str(error), error)
-        except Exception as error:  # noqa: BLE001 - logged: a fault of one version must not end the manager
-            _log.exception("loading model %r version %d", record.id.model, record.id.number)
-            self._fail(record, f"unexpected {type(error).__name__} while loading", error)
         finally:
             del self._loads[record]
 
-    async def _load(self, record: VersionRecord) -> None:
-        started_s = self._clock.now_s()
-        self._step(record, VersionState.LOADING)
-        models = await self._loader.load(record.wanted)
-        if self._is_withdrawn(record):
-            await self._discard(record, models)
-            return
-        self._step(record, VersionState.WARMING)
-        served = await self._loader.ready(record.wanted, models)
-        if self._is_withdrawn(record):
-            await self._discard(record, [served])
-            return
-        record.served = served
-        self._step(record, VersionState.READY)
-        self._tell(methodcaller("on_loaded", record.status(), self._clock.now_s() - started_s))
+    async def _attempt(self, record: VersionRecord) -> None:
+        async with AsyncExitStack() as held:
+            try:
+                record.served = await self._bring_up.run(record, held)
+            except Withdrawn:
+                await self._discard(record, held)
+            except Exception as error:  # noqa: BLE001 - of one version: it must not end the manager
+                await held.aclose()
+                self._fail(record, error)
+            else:
+                record.held = held.pop_all()
+                record.ready_order = next(self._events)
+                self._step(record, VersionState.READY)
+                loaded = methodcaller("on_loaded", record.status(), record.load_seconds())
+                self._tell(loaded, self._observers)
 
-    def _is_withdrawn(self, record: VersionRecord) -> bool:
-        return record.withdrawn
-
-    async def _discard(self, record: VersionRecord, loaded: Sequence[LoadedModel | LoadedVersion]) -> None:
-        self._step(record, VersionState.DRAINING, "withdrawn while loading")
-        await self._close(record, loaded)
-        self._step(record, VersionState.UNLOADED, "withdrawn while loading")
+    async def _discard(self, record: VersionRecord, held: AsyncExitStack) -> None:
+        """Free what a version withdrawn on its way to READY has got; one withdrawn before has nothing."""
+        if record.state in STARTING:
+            fetching = record.state in {VersionState.FETCHING, VersionState.VERIFYING}
+            reason = f"withdrawn while {'it was fetched' if fetching else 'loading'}"
+            self._step(record, VersionState.DRAINING, reason)
+            await held.aclose()
+            self._step(record, VersionState.UNLOADED, reason)
 
     async def _unload(self, record: VersionRecord) -> None:
         assert record.served is not None
+        assert record.held is not None
         await record.served.released()
-        await self._close(record, [record.served])
+        await record.held.aclose()
         self._step(record, VersionState.UNLOADED, "unloaded")
-
-    async def _close(self, record: VersionRecord, loaded: Sequence[LoadedModel | LoadedVersion]) -> None:
-        """Close every part; a failure is logged and keeps neither the others nor the manager from it."""
-        try:
-            async with AsyncExitStack() as parts:
-                for part in loaded:
-                    parts.push_async_callback(part.aclose)
-        except Exception:  # noqa: BLE001 - logged: the version is gone from routing, whatever it left
-            _log.exception("unloading model %r version %d", record.id.model, record.id.number)
 
     def _step(self, record: VersionRecord, state: VersionState, reason: str = "") -> None:
         self._enter(record, state, reason)
         self._reconcile()
 
-    def _fail(self, record: VersionRecord, reason: str, error: Exception) -> None:
+    def _fetched(self, record: VersionRecord, progress: FetchProgress) -> None:
+        """Take note of how far a version's files are; what serves and what is wanted stays as it is."""
+        if record.state not in {VersionState.FETCHING, VersionState.VERIFYING}:
+            return
+        record.fetched(progress)
+        if progress.state is VersionState.VERIFYING and record.state is VersionState.FETCHING:
+            self._enter(record, VersionState.VERIFYING)
+            self._tell_transitions()
+        self._tell(methodcaller("on_progress", record.status()), self._fetch_observers)
+
+    def _in_use(self, record: VersionRecord) -> Sequence[ServedVersion]:
+        """Return the versions whose clients `record` will answer when it is READY."""
+        served = {r: r.served for r in self._records.of(record.id.model) if r.state is VersionState.READY}
+        ready = {r: ReadyVersion(r.id.number, r.ready_order, r.withdrawn) for r in served}
+        chosen = clients_taken_over(record.id.number, record.order, list(ready.values()))
+        return [version for r, version in served.items() if version is not None and ready[r] in chosen]
+
+    def _fail(self, record: VersionRecord, error: Exception) -> None:
         record.cause = outer_cause(error)
+        reason = failure_reason(record, error)
+        if not isinstance(error, GatewayError):
+            _log.error("loading model %r version %d", record.id.model, record.id.number, exc_info=error)
         pause_s = self._retries.plan(record.id, error)
         if pause_s is not None:
-            reason = f"{reason}; it is tried again in {pause_s:g} s"
+            reason = f"{reason}; it is tried again in {pause_s:.3g} s"
         _log.warning("model %r version %d failed to load: %s", record.id.model, record.id.number, reason)
         self._step(record, VersionState.FAILED, reason)
 
@@ -380,3 +381,21 @@ class ModelManager(Catalog):
         if record.state is not VersionState.NEW:
             self._enter(record, VersionState.DRAINING, reason)
         self._step(record, VersionState.UNLOADED, reason)
+
+    def _bring_up_parts(self, parts: ManagerParts) -> BringUpParts:
+        return BringUpParts(
+            loader=VersionLoader(parts.backends, parts.batcher_factory, parts.warm_up, parts.clock),
+            budget=parts.budget,
+            find_golden=parts.find_golden,
+            load_concurrency=parts.load_concurrency,
+            fetch_concurrency=parts.fetch_concurrency,
+            enter=self._step,
+            report=self._fetched,
+            in_use=self._in_use,
+        )
+
+
+def _is_allowed_now(record: VersionRecord, wanted: WantedVersion) -> bool:
+    """Whether a version failed although `wanted`, which is the same, lifts what may have been in its way."""
+    lifted = wanted.spec.allow_breaking and not record.wanted.spec.allow_breaking
+    return record.state is VersionState.FAILED and lifted

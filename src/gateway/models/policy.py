@@ -1,11 +1,11 @@
-"""Version policy as pure functions: which numbers are served, and which old version may go."""
+"""Version policy as pure functions: what is served, what may go, and whose clients a new version gets."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from gateway.core.options import VersionPolicy
 
@@ -38,3 +38,35 @@ def may_retire(number: int, *, wanted: Collection[int], ready: Collection[int]) 
     if number in wanted:
         return number in ready
     return not wanted or bool(ready)
+
+
+class ReadyVersion(NamedTuple):
+    """A READY version of a model.
+
+    Attributes:
+        number: its number.
+        since: when it became READY, on any count of events.
+        withdrawn: nobody wants it any more.
+    """
+
+    number: int
+    since: int
+    withdrawn: bool
+
+
+def clients_taken_over(number: int, wanted_since: int, ready: Sequence[ReadyVersion]) -> list[ReadyVersion]:
+    """Return those of `ready` whose clients a version that is coming will answer.
+
+    They are the one of its number, and the highest, which clients without an explicit version get, if the
+    coming one takes its place. What became READY only after the coming one was wanted has no clients to speak
+    of: versions that are wanted together, as at start, do not stand in each other's way, whichever is first.
+
+    Args:
+        number: the coming version's number.
+        wanted_since: when it was first wanted, on the same count.
+        ready: the READY versions of its model; of a number only one.
+    """
+    before = [version for version in ready if version.since < wanted_since]
+    highest = max((v.number for v in before), default=0)
+    stays = any(v.number > number and not v.withdrawn for v in before)
+    return [v for v in before if v.number == number or (v.number == highest and not stays)]

@@ -63,6 +63,16 @@ class Repository(Protocol):
         """
 
 
+class Followed(Repository, Protocol):
+    """A Repository that is followed in every mode: a registry says which versions there are."""
+
+    def wanted(self) -> Sequence[WantedVersion]:
+        """Return the complete set as it is known now, without asking anybody."""
+
+    def problems(self) -> Mapping[str, str]:
+        """Return, by model, why its versions cannot be found out now; as `Catalog.announce` takes it."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Order:
     """One model loaded on a client's wish, and the private directory its files are in, if any."""
@@ -79,11 +89,13 @@ class ControlOptions:
         load_at_start: in mode explicit, what to load at start; `*` is everything.
         required: models without which the server is not ready, whether or not a repository offers them; one
             that a client unloads is required no more.
+        followed: registries, whose models clients may have looked at again, and neither changed nor unloaded.
         pause: waits before a repository is followed again.
     """
 
     load_at_start: Sequence[str] = ()
     required: Collection[str] = ()
+    followed: Sequence[Followed] = ()
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
@@ -115,6 +127,7 @@ class RepositoryController:
     ) -> None:
         self._manager = manager
         self._repositories = tuple(repositories)
+        self._followed = tuple(options.followed)
         self._mode = mode
         self._options = options
         self._required = set(options.required)
@@ -137,11 +150,15 @@ class RepositoryController:
         else:
             for repository in self._repositories:
                 self._manager.apply(repository.name, await repository.snapshot())
+        # Together: one that does not answer is waited for, and is not to delay the others.
+        snapshots = await asyncio.gather(*(registry.snapshot() for registry in self._followed))
+        for registry, snapshot in zip(self._followed, snapshots, strict=True):
+            self._manager.apply(registry.name, snapshot)
         await self._announce()
         self._group = await asyncio.TaskGroup().__aenter__()
-        if self._mode is RepositoryMode.POLL:
-            for repository in self._repositories:
-                self._start(self._group, self._follow(repository))
+        polled = self._repositories if self._mode is RepositoryMode.POLL else ()
+        for repository in (*polled, *self._followed):
+            self._start(self._group, self._follow(repository))
         return self
 
     async def __aexit__(
@@ -161,6 +178,9 @@ class RepositoryController:
         Cancelling the call does not call off the load.
         """
         self._check_allowed()
+        if (registry := await self._registry_of(model)) is not None:
+            await self._look_again(registry, model, overridden=bool(config or files))
+            return
         if files and not config:
             raise ModelLoadError(f"failed to load '{model}', override files need the parameter 'config'")
         async with self._turn:
@@ -177,6 +197,11 @@ class RepositoryController:
     async def unload(self, model: str) -> None:
         """Unload every version of a model; as `RepositoryControl.unload`."""
         self._check_allowed()
+        if (registry := await self._registry_of(model)) is not None:
+            raise Unavailable(
+                f"failed to unload '{model}', it is served from registry '{registry.name}' for as long as "
+                "the configuration names it"
+            )
         async with self._turn:
             order = self._orders.pop(model, None)
             if order is None and not await self._exists(model):
@@ -194,6 +219,23 @@ class RepositoryController:
             raise Unavailable("explicit model load / unload is not allowed if polling is enabled")
         if self._mode is RepositoryMode.NONE:
             raise Unavailable("explicit model load / unload is not allowed in repository mode 'none'")
+
+    async def _registry_of(self, model: str) -> Followed | None:
+        for registry in self._followed:
+            if model in await registry.models():
+                return registry
+        return None
+
+    async def _look_again(self, registry: Followed, model: str, *, overridden: bool) -> None:
+        """Ask the registry for one model now, try again what failed, and wait for what is wanted of it."""
+        if overridden:
+            raise ModelLoadError(
+                f"failed to load '{model}', it is served from registry '{registry.name}': its configuration "
+                "and files are not replaced"
+            )
+        versions = await registry.versions(model)
+        self._manager.apply(registry.name, registry.wanted(), retry=model)
+        await self._loaded(model, _Order(tuple(versions), None))
 
     async def _load_first(self) -> None:
         start = self._options.load_at_start
@@ -258,8 +300,12 @@ class RepositoryController:
         return False
 
     async def _announce(self) -> None:
-        for repository in self._repositories:
-            self._manager.announce(repository.name, await repository.models())
+        for repository in (*self._repositories, *self._followed):
+            await self._announce_one(repository)
+
+    async def _announce_one(self, repository: Repository) -> None:
+        problems = next((r.problems() for r in self._followed if r is repository), {})
+        self._manager.announce(repository.name, await repository.models(), problems)
 
     async def _follow(self, repository: Repository) -> None:
         """Claim whatever the repository wants now, until cancelled; a fault of it leaves the claims be."""
@@ -279,7 +325,7 @@ class RepositoryController:
                 self._manager.apply(repository.name, wanted)
                 # The names are for the index alone: the repository may be away for a moment.
                 with contextlib.suppress(ConfigError):
-                    self._manager.announce(repository.name, await repository.models())
+                    await self._announce_one(repository)
 
     def _let_go(self, order: _Order | None) -> asyncio.Task[None] | None:
         """Delete the files of an order that stands no more, once no load needs them.

@@ -48,6 +48,7 @@ class VersionParts:
         statistics: counters, shared by its batchers; new with every load, as Triton's.
         replicas: one per instance group; never empty.
         validator: compiled for the signature.
+        label: the version's name in its registry; empty for a local repository.
     """
 
     id: VersionId
@@ -57,6 +58,7 @@ class VersionParts:
     statistics: VersionStatistics
     replicas: Sequence[Replica]
     validator: RequestValidator
+    label: str = ""
 
 
 class LoadedVersion:
@@ -74,6 +76,7 @@ class LoadedVersion:
         "_replicas",
         "devices",
         "id",
+        "label",
         "platform",
         "signature",
         "spec",
@@ -83,6 +86,7 @@ class LoadedVersion:
 
     def __init__(self, parts: VersionParts) -> None:
         self.id: VersionId = parts.id
+        self.label: str = parts.label
         self.spec: ModelSpec = parts.spec
         self.signature: ModelSignature = parts.signature
         self.platform: str = parts.platform

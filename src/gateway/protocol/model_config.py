@@ -44,7 +44,7 @@ def config_message(served: ServedVersion) -> pb.ModelConfig:
 
     The declared one comes first; fields it leaves open, and `max_batch_size`, which decides how clients
     read the shapes, come from the version as it is served. With `max_batch_size` > 0 dims leave the batch
-    axis out.
+    axis out. The label that a version has in its registry is the parameter `registry_version`.
     """
     spec = served.spec
     config = pb.ModelConfig.FromString(spec.declared_config)
@@ -62,6 +62,8 @@ def config_message(served: ServedVersion) -> pb.ModelConfig:
         config.dynamic_batching.CopyFrom(_dynamic_batching(spec.batching))
     if served.signature.decoupled:
         config.model_transaction_policy.decoupled = True
+    if served.label:
+        config.parameters["registry_version"].string_value = served.label
     return config
 
 

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 _STATES: Final[Mapping[VersionState, str]] = MappingProxyType(
     {
         VersionState.NEW: "LOADING",
+        VersionState.FETCHING: "LOADING",
+        VersionState.VERIFYING: "LOADING",
         VersionState.LOADING: "LOADING",
+        VersionState.CHECKING: "LOADING",
         VersionState.WARMING: "LOADING",
+        VersionState.TESTING: "LOADING",
         VersionState.READY: "READY",
         VersionState.DRAINING: "UNLOADING",
         VersionState.UNLOADED: "UNAVAILABLE",

@@ -1,4 +1,4 @@
-"""Loads of model versions: how many, how long, how many failed; and which names exist here."""
+"""Loads of model versions: how many, how long and in which steps, how many failed; and which names exist."""
 
 from __future__ import annotations
 
@@ -12,13 +12,25 @@ from gateway.core.types import VersionState
 from gateway.telemetry.histogram import LOAD_SECONDS, BucketCounts, histogram_family
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from prometheus_client.core import Metric
 
     from gateway.core.types import VersionStatus
 
 _GONE: Final = (VersionState.UNLOADED, VersionState.FAILED)
+_STEPS: Final[Mapping[VersionState, str]] = {
+    VersionState.NEW: "wait",
+    VersionState.FETCHING: "fetch",
+    VersionState.VERIFYING: "verify",
+    VersionState.LOADING: "load",
+    VersionState.CHECKING: "check",
+    VersionState.WARMING: "warm_up",
+    VersionState.TESTING: "golden_test",
+}
+
+STEP_SECONDS: Final = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0)
+"""Bounds for the steps of a load, few: there are seven steps to each model."""
 
 
 class LifecycleMetrics(Collector):
@@ -36,6 +48,7 @@ class LifecycleMetrics(Collector):
         self._models: set[str] = set()
         self._live: dict[tuple[str, str], set[str]] = {}
         self._loads: dict[tuple[str, ...], BucketCounts] = {}
+        self._steps: dict[tuple[str, ...], BucketCounts] = {}
         self._failures: Counter[tuple[str, ...]] = Counter()
         self._last_load_s: dict[tuple[str, str], float] = {}
 
@@ -52,8 +65,11 @@ class LifecycleMetrics(Collector):
             self._live.setdefault(key, set()).add(digest)
 
     def on_loaded(self, status: VersionStatus, seconds: float) -> None:
-        """Take note of a load that ended well."""
+        """Take note of a load that ended well, and of what its time went into."""
         model = status.id.model
+        for step in status.steps:
+            labels = (model, _STEPS[step.state])
+            self._steps.setdefault(labels, BucketCounts(STEP_SECONDS)).observe(step.seconds)
         self._loads.setdefault((model,), BucketCounts(LOAD_SECONDS)).observe(seconds)
         self._last_load_s[model, str(status.id.number)] = seconds
 
@@ -72,6 +88,12 @@ class LifecycleMetrics(Collector):
             "Loading and warming that ended well.",
             ("model",),
             self._loads,
+        )
+        yield histogram_family(
+            "gateway_model_step_seconds",
+            "Steps of loads that ended well.",
+            ("model", "step"),
+            self._steps,
         )
         loads = CounterMetricFamily("gateway_model_loads", "Loads that ended well.", labels=("model",))
         for labels, counts in self._loads.items():

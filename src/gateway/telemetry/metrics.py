@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from gateway.telemetry.batch_metrics import BatchMetrics
 from gateway.telemetry.lifecycle_metrics import LifecycleMetrics
 from gateway.telemetry.loop_lag import LoopLagMonitor
+from gateway.telemetry.memory_metrics import LazyMetrics, MemoryMetrics, MemorySources
 from gateway.telemetry.request_metrics import RequestMetrics
 from gateway.telemetry.server_metrics import ServerMetrics, ServerSources
 from gateway.telemetry.transport_metrics import TransportMetrics
@@ -65,6 +66,7 @@ class GatewayMetrics:
         requests: for the telemetry layer.
         batches: a BatchObserver.
         lifecycle: a LifecycleObserver.
+        lazy: a LazyObserver.
         loop_lag: to be entered on the event loop.
         transport: told of limits that clients meet.
     """
@@ -75,8 +77,16 @@ class GatewayMetrics:
         self.lifecycle = LifecycleMetrics(self._forget)
         self.requests = RequestMetrics(self.lifecycle.knows)
         self.loop_lag = LoopLagMonitor(clock)
+        self.lazy = LazyMetrics()
         self.transport = TransportMetrics()
-        for collector in (self.requests, self.batches, self.lifecycle, self.loop_lag, self.transport):
+        for collector in (
+            self.requests,
+            self.batches,
+            self.lifecycle,
+            self.lazy,
+            self.loop_lag,
+            self.transport,
+        ):
             self.registry.register(collector)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -86,6 +96,10 @@ class GatewayMetrics:
         """Add what is read from its owners at each scrape; call once."""
         self.registry.register(ServerMetrics(sources))
         self.registry.register(TritonMetrics(sources, self.batches, self.lifecycle))
+
+    def watch_memory(self, sources: MemorySources) -> None:
+        """Add what models hold, and what lazy ones do; likewise."""
+        self.registry.register(MemoryMetrics(sources))
 
     async def render_aside(self, accept: str = "") -> MetricsPage:
         """Return the page, collected on the loop family by family and written in a thread.

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.backends.onnxruntime.cpus import usable_cpus
 from gateway.backends.onnxruntime.failures import is_of_the_backend, one_line
-from gateway.backends.onnxruntime.inspector import InspectionLimits, inspect_file
+from gateway.backends.onnxruntime.inspected import Inspections
+from gateway.backends.onnxruntime.inspector import InspectionLimits
+from gateway.backends.onnxruntime.memory import MemoryMeter
 from gateway.backends.onnxruntime.model import Loaded, OnnxRuntimeModel, hidden_paths
 from gateway.backends.onnxruntime.notices import Notices
 from gateway.backends.onnxruntime.options import OnnxRuntimeOptions, parse_options
@@ -27,11 +29,15 @@ from gateway.backends.onnxruntime.signature import Claim, Reading, read_signatur
 from gateway.core.errors import BackendUnavailable, ModelLoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
+    from typing import TypeAlias
 
     from gateway.backends.onnxruntime.graph import GraphReport
-    from gateway.core.options import LoadOptions
+    from gateway.core.interfaces import LoadedModel
+    from gateway.core.options import LoadOptions, ModelSpec
     from gateway.core.types import Array, Artifact
+
+    WarmUpRun: TypeAlias = Callable[[LoadedModel, ModelSpec], Awaitable[list[str]]]
 
 _HOW_TO_DECLARE: Final = "declare batch_axes to batch it, or max_batch_size 0 to silence this"
 
@@ -61,6 +67,8 @@ class OnnxRuntimeBackend:
     def __init__(self, notice: Callable[[str], None] | None = None) -> None:
         self._notices = Notices(notice)
         self._cuda = CudaLibraries()
+        self._meter = MemoryMeter()
+        self._inspections = Inspections()
 
     async def load(self, artifact: Artifact, options: LoadOptions) -> OnnxRuntimeModel:
         """Load one version on one device; the event loop goes on meanwhile.
@@ -82,6 +90,17 @@ class OnnxRuntimeBackend:
             await _discard(opening)
             raise
 
+    def counting(self, warm_up: WarmUpRun) -> WarmUpRun:
+        """Return a warm-up that adds what its runs make a model allocate, and keep, to its `memory_bytes`."""
+
+        async def counted(model: LoadedModel, spec: ModelSpec) -> list[str]:
+            with self._meter.measuring(model.device) as measured:
+                warnings = await warm_up(model, spec)
+            model.memory_bytes += measured.nbytes
+            return warnings
+
+        return counted
+
     async def _prepare(self, artifact: Artifact, load: LoadOptions) -> _Job:
         options = parse_options(load.spec.backend_options)
         limits = InspectionLimits(
@@ -90,7 +109,7 @@ class OnnxRuntimeBackend:
             options.inspection_timeout_s,
             options.optional_inputs,
         )
-        report = await inspect_file(artifact, limits)
+        report = await self._inspections.inspect(artifact, limits)
         return _Job(artifact, load, options, report, read_signature(report, load.spec))
 
     def _open(self, job: _Job) -> OnnxRuntimeModel:
@@ -106,12 +125,15 @@ class OnnxRuntimeBackend:
             self._notices.say(notice)
         instances = job.load.instances or 1
         threads = thread_counts(job.options, usable_cpus(), instances)
-        session, plan = self._session(job, plan, threads)
-        _check_unchanged(session, job.reading)
-        job = replace(job, reading=_with_inferred_ranks(session, job))
-        bind = job.options.io_binding if job.options.io_binding is not None else plan.device.kind != "cpu"
-        settings = RunSettings(plan.device, bind, run_options(job.options, plan))
-        reading = _checked_rows(job, Runner(session, job.reading.signature, settings))
+        if plan.device.kind == "cuda":
+            self._cuda.load()
+        with self._meter.measuring(plan.device) as measured:
+            session, plan = self._session(job, plan, threads)
+            _check_unchanged(session, job.reading)
+            job = replace(job, reading=_with_inferred_ranks(session, job))
+            bind = job.options.io_binding if job.options.io_binding is not None else plan.device.kind != "cpu"
+            settings = RunSettings(plan.device, bind, run_options(job.options, plan))
+            reading = _checked_rows(job, Runner(session, job.reading.signature, settings))
         loaded = Loaded(
             name=job.load.spec.name,
             artifact=job.artifact,
@@ -120,7 +142,7 @@ class OnnxRuntimeBackend:
             providers=tuple(session.get_providers()),
             threads=threads,
             instances=instances,
-            memory_bytes=job.report.total_bytes,
+            memory_bytes=max(job.report.total_bytes, measured.nbytes),
             overlaps=plan.device.kind != "cpu" or _leaves_a_cpu(threads, instances),
             inline=job.options.inline_runs and plan.device.kind == "cpu",
             warnings=reading.warnings,
@@ -133,8 +155,6 @@ class OnnxRuntimeBackend:
         self, job: _Job, plan: ProviderPlan, threads: tuple[int, int]
     ) -> tuple[Session, ProviderPlan]:
         """Create the session as planned, or on the CPU where the plan allows that."""
-        if plan.device.kind == "cuda":
-            self._cuda.load()
         try:
             session = _create(job, plan, threads)
             lost = lost_providers(plan, session.get_providers())

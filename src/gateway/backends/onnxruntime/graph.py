@@ -38,12 +38,14 @@ class GraphReport:
         outputs: in the file's order, of every kind.
         initializers: names of `inputs` that have a default in the file.
         total_bytes: size of the file and of the external data it uses.
+        notices: sentences for the operator on what of the file is not followed.
     """
 
     inputs: tuple[GraphTensor, ...]
     outputs: tuple[GraphTensor, ...]
     initializers: tuple[str, ...]
     total_bytes: int
+    notices: tuple[str, ...] = ()
 
 
 def encode(report: GraphReport) -> str:
@@ -64,6 +66,7 @@ def decode(text: str | bytes) -> GraphReport:
             outputs=tuple(_tensor(t) for t in fields["outputs"]),
             initializers=tuple(fields["initializers"]),
             total_bytes=int(fields["total_bytes"]),
+            notices=tuple(fields["notices"]),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a graph report: {error}") from error

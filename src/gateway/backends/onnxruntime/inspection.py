@@ -7,7 +7,6 @@ and exits 0, or prints the reason for a refusal and exits 3. Weights kept as ext
 from __future__ import annotations
 
 import json
-import math
 import os
 import resource
 import sys
@@ -18,13 +17,15 @@ from typing import TYPE_CHECKING, Final
 import onnx
 from google.protobuf.message import DecodeError
 
-from gateway.backends.onnxruntime.external import Refused, check_extent, external_extent, external_file
+from gateway.backends.onnxruntime.external import Refused, checked_text, shown
 from gateway.backends.onnxruntime.graph import Dim, GraphReport, GraphTensor, encode
+from gateway.backends.onnxruntime.tensor_data import check_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 REFUSED_STATUS: Final = 3
+_NOT_THE_AUTHORS: Final = frozenset({"ort_config"})  # session options, custom operator libraries among them
 _KNOWN_DOMAINS: Final = frozenset(
     {
         "",
@@ -53,21 +54,6 @@ _DATATYPES: Final[dict[int, str]] = {
     _T.DOUBLE: "FP64",
     _T.BFLOAT16: "BF16",
     _T.STRING: "BYTES",
-}
-_BITS: Final[dict[int, int]] = {
-    _T.BOOL: 8,
-    _T.UINT8: 8,
-    _T.INT8: 8,
-    _T.UINT16: 16,
-    _T.INT16: 16,
-    _T.FLOAT16: 16,
-    _T.BFLOAT16: 16,
-    _T.UINT32: 32,
-    _T.INT32: 32,
-    _T.FLOAT: 32,
-    _T.UINT64: 64,
-    _T.INT64: 64,
-    _T.DOUBLE: 64,
 }
 
 
@@ -101,7 +87,7 @@ def inspect(request: Request) -> GraphReport:
     directory = Path(request.directory).resolve()
     size = _checked_size(directory, Path(request.model_file), request.max_model_bytes)
     model = _parse(Path(request.model_file))
-    walk = _Walk(model, directory, request)
+    walk = _Walk(model, Path(request.model_file).parent.resolve(), request)
     walk.check()
     total = size + sum(walk.external.values())
     _check_total(total, request.max_model_bytes)
@@ -109,11 +95,22 @@ def inspect(request: Request) -> GraphReport:
         t.values.name for t in model.graph.sparse_initializer
     }
     inputs, initializers = _inputs(model, defaults, request.overridable)
-    return GraphReport(inputs, tuple(map(_tensor, model.graph.output)), initializers, total)
+    outputs = tuple(map(_tensor, model.graph.output))
+    return GraphReport(inputs, outputs, initializers, total, _notices(model))
+
+
+def _notices(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Say what the file asks of the server and does not get."""
+    keys = [entry.key for entry in model.metadata_props if entry.key in _NOT_THE_AUTHORS]
+    return tuple(
+        f"the file's metadata '{key}' is ignored: how the server runs a model is set in its configuration"
+        for key in dict.fromkeys(keys)
+    )
 
 
 def _checked_size(directory: Path, model_file: Path, limit: int) -> int:
-    if not model_file.resolve().is_relative_to(directory):
+    # Its directory as well: that is where the loader looks for external data.
+    if not all(p.resolve().is_relative_to(directory) for p in (model_file, model_file.parent)):
         raise Refused("the model file is a link that leaves the version directory")
     if not model_file.is_file():
         raise Refused(f"there is no file '{model_file.name}'")
@@ -132,7 +129,9 @@ def _parse(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load_model(path, format="protobuf", load_external_data=False)
     except DecodeError:
-        raise Refused("not a complete ONNX file: truncated, corrupt, or of another format") from None
+        raise Refused(
+            "not a complete ONNX file: truncated, corrupt, or of another format; or nested too deeply"
+        ) from None
     if not model.HasField("graph") or not model.opset_import or not model.graph.output:
         raise Refused("not a complete ONNX file: it holds no graph with outputs, or no opset; truncated?")
     return model
@@ -153,14 +152,14 @@ def _inputs(
 
 
 def _tensor(info: onnx.ValueInfoProto, *, has_default: bool = False) -> GraphTensor:
-    kind, optional = info.type, has_default
+    name, kind, optional = checked_text(info.name), info.type, has_default
     if kind.WhichOneof("value") == "optional_type":
         kind, optional = kind.optional_type.elem_type, True
     if kind.WhichOneof("value") != "tensor_type":
-        return GraphTensor(info.name, None, _kind(info.type), None, optional)
+        return GraphTensor(name, None, _kind(info.type), None, optional)
     tensor = kind.tensor_type
     dims = tuple(map(_dim, tensor.shape.dim)) if tensor.HasField("shape") else None
-    return GraphTensor(info.name, _DATATYPES.get(tensor.elem_type), _kind(info.type), dims, optional)
+    return GraphTensor(name, _DATATYPES.get(tensor.elem_type), _kind(info.type), dims, optional)
 
 
 def _kind(kind: onnx.TypeProto) -> str:
@@ -176,15 +175,18 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     which = dim.WhichOneof("value")
     if which == "dim_value" and dim.dim_value >= 0:
         return int(dim.dim_value)
-    return dim.dim_param or None
+    return checked_text(dim.dim_param) or None
 
 
 @dataclass
 class _Walk:
-    """Visits every node and tensor of a model: graphs, their subgraphs, functions, training parts."""
+    """Visits every node and tensor of a model: graphs, their subgraphs, functions, training parts.
+
+    `base` is the directory that external data is looked for from.
+    """
 
     model: onnx.ModelProto
-    directory: Path
+    base: Path
     request: Request
     external: dict[Path, int] = field(default_factory=dict)
 
@@ -199,6 +201,8 @@ class _Walk:
             self._check_graph(graph)
         for function in self.model.functions:
             self._check_nodes(function.node)
+            for default in function.attribute_proto:
+                self._check_attribute(default)
 
     def _graphs(self) -> Iterator[onnx.GraphProto]:
         yield self.model.graph
@@ -225,9 +229,10 @@ class _Walk:
         if node.domain in _KNOWN_DOMAINS or (node.domain, node.op_type) in self.local_functions:
             return
         if not self.request.allow_custom_ops:
+            operator = f"{shown(node.domain)}::{shown(node.op_type)}"
             raise Refused(
-                f"it uses the custom operator '{node.domain}::{node.op_type}'; custom operators run native "
-                "code and are refused unless allow_custom_ops is set"
+                f"it uses the custom operator '{operator}'; custom operators run native code and are refused "
+                "unless allow_custom_ops is set"
             )
 
     def _check_attribute(self, attribute: onnx.AttributeProto) -> None:
@@ -246,28 +251,7 @@ class _Walk:
         self._check_tensor(sparse.indices)
 
     def _check_tensor(self, tensor: onnx.TensorProto) -> None:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            self._check_external(tensor)
-        elif tensor.HasField("raw_data"):
-            needed = _bytes_needed(tensor)
-            if needed is not None and len(tensor.raw_data) != needed:
-                have = len(tensor.raw_data)
-                raise Refused(f"tensor '{tensor.name}' holds {have} bytes, its shape needs {needed}: corrupt")
-
-    def _check_external(self, tensor: onnx.TensorProto) -> None:
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = entries.get("location", "")
-        path = external_file(self.directory, tensor.name, location)
-        where = f"external data of tensor '{tensor.name}' at '{location}'"
-        size = path.stat().st_size
-        check_extent(where, size, external_extent(where, entries), _bytes_needed(tensor))
-        self.external[path] = size
-
-
-def _bytes_needed(tensor: onnx.TensorProto) -> int | None:
-    """Return what the tensor's elements take; None for types that are packed or vary in length."""
-    bits = _BITS.get(tensor.data_type)
-    return None if bits is None else math.prod(tensor.dims) * bits // 8
+        check_tensor(tensor, self.base, self.external)
 
 
 def main(argument: str) -> int:
@@ -284,7 +268,10 @@ def main(argument: str) -> int:
         text, status = "inspecting it takes more memory than allowed", REFUSED_STATUS
     except RecursionError:
         text, status = "its subgraphs are nested too deeply", REFUSED_STATUS
-    sys.stdout.write(text)
+    except OSError as error:
+        # Its own text would name paths of the server.
+        text, status = f"it cannot be read: {error.strerror or type(error).__name__}", REFUSED_STATUS
+    sys.stdout.buffer.write(text.encode())
     return status
 
 

@@ -63,7 +63,8 @@ def read_signature(report: GraphReport, spec: ModelSpec) -> Reading:
         ModelLoadError: an input has a type that the protocol cannot carry, no output has one it can, or the
             declared batch axes do not fit the file.
     """
-    outputs, warnings = _tensor_outputs(report.outputs)
+    outputs, left_out = _tensor_outputs(report.outputs)
+    warnings = (*report.notices, *left_out)
     inputs = tuple(map(_input, report.inputs))
     signature = ModelSignature(inputs, tuple(map(_spec, outputs)))
     if spec.batch_axes or (spec.max_batch_size or 0) > 0:

@@ -1,0 +1,107 @@
+"""The registries of a running gateway: their cache, their sources, and the removal of what nobody needs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Self
+
+from gateway import wiring_registries as wiring
+from gateway.core.registry import RegistryError
+from gateway.registry.cache.store import ArtifactCache
+from gateway.registry.resolutions import ResolutionStore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from gateway.config.schema import GatewayConfig
+    from gateway.core.clock import Clock
+    from gateway.registry.mlflow.webhook import WebhookVerifier
+    from gateway.registry.source import PollObserver, RegistrySource
+    from gateway.wiring_registries import OpenRegistry
+
+_log = logging.getLogger(__name__)
+
+
+class Registries:
+    """What follows the registries that models name; without such a model there is no cache either.
+
+    Entered before the models that it fetches for are loaded, left after they are closed: their files are
+    in its cache.
+
+    Args:
+        config: the whole configuration.
+        clock: time and timers.
+        observer: told of every look at a registry.
+    """
+
+    def __init__(self, config: GatewayConfig, clock: Clock, observer: PollObserver) -> None:
+        self._config = config
+        self._clock = clock
+        self._observer = observer
+        self._open: Sequence[OpenRegistry] = ()
+        self._resources = AsyncExitStack()
+
+    @property
+    def sources(self) -> Sequence[RegistrySource]:
+        """What follows each registry; valid once entered."""
+        return [opened.source for opened in self._open]
+
+    @property
+    def webhooks(self) -> Mapping[str, WebhookVerifier]:
+        """What tells genuine webhooks, by registry, for those that have a secret; valid once entered."""
+        return {opened.name: opened.webhook for opened in self._open if opened.webhook is not None}
+
+    async def __aenter__(self) -> Self:
+        """Make the cache and the sources; nothing is asked of a registry yet.
+
+        Raises:
+            ConfigError: a source or a registry's settings are wrong, or an extra is missing.
+        """
+        if all(model.source is None for model in self._config.models):
+            return self
+        directory = wiring.cache_directory(self._config.cache)
+        cache = ArtifactCache(directory / "artifacts", wiring.cache_options(self._config))
+        parts = wiring.RegistryParts(
+            cache=cache,
+            resolutions=ResolutionStore(directory / "resolutions"),
+            clock=self._clock,
+            observer=self._observer,
+        )
+        try:
+            self._resources.push_async_callback(cache.aclose)
+            # Reading keys and importing the libraries of registries takes a while.
+            self._open = await asyncio.to_thread(lambda: list(wiring.open_registries(self._config, parts)))
+            for opened in self._open:
+                self._resources.push_async_callback(opened.registry.aclose)
+            collecting = asyncio.create_task(self._collect(cache), name="collect")
+            self._resources.push_async_callback(_cancelled, collecting)
+        except BaseException:
+            await self._resources.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop what is fetched, keeping what is there, and free everything."""
+        await self._resources.aclose()
+
+    async def _collect(self, cache: ArtifactCache) -> None:
+        """Remove from the cache, time and again, what nobody needs."""
+        while True:
+            await asyncio.sleep(self._config.cache.collect_interval_s)
+            keep = frozenset[str]().union(*(source.keep_digests() for source in self.sources))
+            try:
+                report = await cache.collect(keep)
+            except RegistryError as error:
+                _log.warning("nothing was removed from the cache: %s", error)
+            else:
+                _log.info("cache: %s", report)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

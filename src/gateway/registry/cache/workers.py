@@ -1,0 +1,50 @@
+"""Threads of the artifact cache, so that its work on files neither waits for others' nor holds it up."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Workers:
+    """A few threads that run blocking functions."""
+
+    def __init__(self, threads: int) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="artifact-cache")
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work` in a thread.
+
+        Cancelling waits until it has ended when it has begun: nothing goes on with files that others may have
+        by then. So it should be short, or else not mind being waited for.
+        """
+        job = self._executor.submit(work, *args, **kwargs)
+        ended = asyncio.wrap_future(job)
+        try:
+            return await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            if not job.cancel():
+                await outlast(ended)
+            raise
+
+    async def aclose(self) -> None:
+        """End the threads when what they do is done."""
+        await asyncio.get_running_loop().run_in_executor(None, self._executor.shutdown)
+
+
+async def outlast(future: asyncio.Future[T]) -> None:
+    """Wait until `future` is done, whatever comes of it; further cancellations wait with it."""
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            continue
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,1 @@
+"""MLflow's registry: versions and aliases by its own client, files through its server, webhooks as hints."""

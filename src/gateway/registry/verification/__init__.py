@@ -1,0 +1,1 @@
+"""Verification of fetched versions: plain files only, and signatures by a policy."""

@@ -1,0 +1,51 @@
+"""Threads of the cache."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from gateway.registry.cache.workers import Workers
+
+
+async def test_cancelling_waits_for_what_has_begun() -> None:
+    """Work that runs has ended when its caller is told of the cancellation; two cancellations change nothing."""
+    workers = Workers(1)
+    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        go.wait()
+        ended.set()
+
+    calling = asyncio.create_task(workers.run(work))
+    await asyncio.to_thread(begun.wait)
+    for _ in range(2):
+        calling.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not calling.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert ended.is_set()
+    await workers.aclose()
+
+
+async def test_cancelling_takes_back_what_has_not_begun() -> None:
+    """Work that waits for a thread is not done once its caller is cancelled."""
+    workers = Workers(1)
+    go = threading.Event()
+    done: list[int] = []
+    first = asyncio.create_task(workers.run(go.wait))
+    second = asyncio.create_task(workers.run(done.append, 1))
+    await asyncio.sleep(0)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    go.set()
+    assert await first
+    await workers.aclose()
+    assert done == []
