@@ -5,6 +5,7 @@ VENV := .venv/.stamp
 MODELS := models/.stamp
 TEST_MODELS := build/test-models/.stamp
 COMPILED := build/compiled/.stamp
+MLFLOW_SERVER := build/mlflow-server/.stamp
 # What is tested once more as compiled: the guard against testing the sources again, and where compiled modules are.
 COMPILED_TESTS := tests/unit/test_compiled.py $(addprefix tests/, batching protocol api layers transport) \
 	$(addprefix tests/acceptance/test_, datatypes.py infer.py refusals.py stream.py waiting.py)
@@ -29,11 +30,12 @@ compiled: $(COMPILED)  ## build/compiled: the package with its request path comp
 run: venv  ## serve the sample models on 8000 (HTTP), 8001 (gRPC), 8002 (metrics), 8003 (admin)
 	exec $(BIN)/gateway serve --config configs/demo.yaml
 
-test: venv $(TEST_MODELS) $(COMPILED)  ## every test, then part of them on the compiled package (needs a C compiler)
+test: venv $(TEST_MODELS)  ## every test, then part of them on the compiled package (needs a C compiler)
+	$(MAKE) --jobs 2 $(MLFLOW_SERVER) $(COMPILED)
 	PYTHONPATH= $(BIN)/pytest
 	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/pytest --compiled $(COMPILED_TESTS)
 
-test-compiled: venv $(TEST_MODELS) $(COMPILED)  ## every test on the compiled package
+test-compiled: venv $(TEST_MODELS) $(MLFLOW_SERVER) $(COMPILED)  ## every test on the compiled package
 	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/pytest --compiled
 
 check: venv  ## lint, format, types, generated files in step, fast tests
@@ -54,6 +56,7 @@ lock: build/lock/bin/uv  ## resolve pyproject.toml into requirements/*.txt; UPGR
 	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) --no-deps requirements/filetype.in -o requirements/filetype.txt
 	$(COMPILE) --no-deps requirements/test-models.in -o requirements/test-models.txt
+	$(COMPILE) requirements/mlflow-server.in -o requirements/mlflow-server.txt
 
 protos: $(VENV)  ## generate src/gateway/_proto from protos/
 	$(BIN)/python scripts/generate_protos.py
@@ -91,6 +94,9 @@ $(MODELS): $(VENV) scripts/wheels.py scripts/onnx_mlp.py scripts/fetch_magika.py
 	$(BIN)/python scripts/make_digits.py
 	$(BIN)/python scripts/make_dense.py
 	touch $@
+
+$(MLFLOW_SERVER): scripts/mlflow_server_env.py requirements/mlflow-server.txt
+	$(PYTHON) scripts/mlflow_server_env.py
 
 $(TEST_MODELS): $(VENV) scripts/wheels.py scripts/fetch_test_models.py requirements/test-models.txt
 	$(BIN)/python scripts/fetch_test_models.py

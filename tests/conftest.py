@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import HealthCheck, settings
 
 import gateway
 from gateway.commands.version import is_compiled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.servers.seaweed import Seaweed
 
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
@@ -33,3 +40,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header() -> str:
     """Say where the package under test is."""
     return f"gateway: {gateway.__path__[0]}{', compiled' if is_compiled() else ''}"
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Seaweed]:
+    """A real S3 server, empty at first; each test takes a prefix of its own."""
+    # What the server needs is imported by those tests alone that ask for it.
+    from tests.servers.seaweed import seaweed
+
+    with seaweed() as server:
+        yield server

@@ -295,7 +295,7 @@ class Gateway:
                 backends={backend.name: backend},
                 batcher_factory=batchers.make,
                 clock=self._clock,
-                warm_up=warm_up,
+                warm_up=backend.counting(warm_up),
                 observers=(
                     self._metrics.lifecycle,
                     self._readiness,
@@ -346,6 +346,7 @@ class Gateway:
             profile=wiring.status_profile(server),
             refused=self._telemetry.refused,
             decode_pool=decode_pool,
+            cold_starts=self._cold_starts,
             max_stream_inflight=server.grpc.max_stream_inflight,
         )
 

@@ -97,6 +97,12 @@ VersionOption: TypeAlias = Annotated[
 UrlOption: TypeAlias = Annotated[
     str, typer.Option(envvar="GATEWAY_URL", help="The gateway's HTTP port, http://HOST:PORT.")
 ]
+AdminUrlOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        envvar="GATEWAY_ADMIN_URL", help="The administration port. [default: 8003 on the host of --url]"
+    ),
+]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -339,8 +345,18 @@ def bench(
         run(options)
 
 
-@app.command()
+models_app = typer.Typer(
+    help="Print what a running gateway serves: version, state, signature, memory, rows per second.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+app.add_typer(models_app, name="models")
+
+
+@models_app.callback()
 def models(
+    context: typer.Context,
+    *,
     url: UrlOption = DEFAULT_URL,
     metrics_url: Annotated[
         str | None,
@@ -348,19 +364,57 @@ def models(
             envvar="GATEWAY_METRICS_URL", help="The metrics port. [default: 8002 on the host of --url]"
         ),
     ] = None,
+    admin_url: AdminUrlOption = None,
     interval_s: Annotated[float, typer.Option(min=0.01, help="Seconds over which rows are counted.")] = 1.0,
+    wait: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Print nothing; return when this model is ready.")
+    ] = None,
+    timeout_s: Annotated[float, typer.Option(min=0.0, help="Longest that --wait waits, in seconds.")] = 60.0,
     as_json: JsonOption = False,
 ) -> None:
     """Print what a running gateway serves: version, state, signature, memory, rows per second."""
+    if context.invoked_subcommand is not None:
+        _refuse_options(context)
+        return
     with _reported():
-        from dataclasses import replace
-
         from gateway.commands.models_table import ModelsOptions
         from gateway.commands.models_table import models as run
+        from gateway.commands.models_wait import wait as wait_for
 
-        address = _address(url)
-        metrics = _address(metrics_url, 8002) if metrics_url else replace(address, port=8002, base_path="")
-        run(ModelsOptions(address, metrics, interval_s, as_json))
+        if wait is not None:
+            wait_for(_address(url), wait, timeout_s)
+            return
+        metrics, admin = _beside(url, metrics_url, 8002), _beside(url, admin_url, 8003)
+        run(ModelsOptions(_address(url), metrics, admin, interval_s, as_json))
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """End a command line whose options stand before the sub-command, which does not see them."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            typer.echo(f"gateway: options of '{context.invoked_subcommand}' stand behind it", err=True)
+            raise typer.Exit(Exit.USAGE)
+
+
+@models_app.command()
+def show(
+    model: ModelArgument,
+    *,
+    version: Annotated[
+        str,
+        typer.Option(help="The version shown in detail, number or label; the one that answers if absent."),
+    ] = "",
+    url: UrlOption = DEFAULT_URL,
+    admin_url: AdminUrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print everything about one model: versions, steps, signature, lineage, where its registry stands."""
+    with _reported():
+        from gateway.commands.models_show import ShowOptions
+        from gateway.commands.models_show import show as run
+
+        run(ShowOptions(_beside(url, admin_url, 8003), model, version, as_json))
 
 
 @app.command()
@@ -375,6 +429,13 @@ def _address(url: str, default_port: int = 8000) -> "Address":
     from gateway.commands.client import parse_address
 
     return parse_address(url, default_port)
+
+
+def _beside(url: str, other: str | None, port: int) -> "Address":
+    """Return the address of another port of the gateway at `url`: `other` if given, else `port` there."""
+    from dataclasses import replace
+
+    return _address(other, port) if other else replace(_address(url), port=port, base_path="")
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Self
 
 from gateway import wiring_registries as wiring
+from gateway.core.errors import ConfigError
 from gateway.core.registry import RegistryError
 from gateway.registry.cache.store import ArtifactCache
 from gateway.registry.resolutions import ResolutionStore
@@ -58,7 +59,8 @@ class Registries:
         """Make the cache and the sources; nothing is asked of a registry yet.
 
         Raises:
-            ConfigError: a source or a registry's settings are wrong, or an extra is missing.
+            ConfigError: a source or a registry's settings are wrong, an extra is missing, or the cache
+                directory cannot be used.
         """
         if all(model.source is None for model in self._config.models):
             return self
@@ -72,6 +74,7 @@ class Registries:
         )
         try:
             self._resources.push_async_callback(cache.aclose)
+            await _prepare(cache)
             # Reading keys and importing the libraries of registries takes a while.
             self._open = await asyncio.to_thread(lambda: list(wiring.open_registries(self._config, parts)))
             for opened in self._open:
@@ -100,6 +103,13 @@ class Registries:
                 _log.warning("nothing was removed from the cache: %s", error)
             else:
                 _log.info("cache: %s", report)
+
+
+async def _prepare(cache: ArtifactCache) -> None:
+    try:
+        await cache.prepare()
+    except RegistryError as error:
+        raise ConfigError(str(error)) from error
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from gateway import wiring
 from gateway.config.registry_settings import (
+    DEFAULT_READ_TIMEOUT_S,
     CacheSettings,
     DirectorySettings,
     MlflowSettings,
@@ -336,7 +337,7 @@ def cache_options(config: GatewayConfig) -> CacheOptions:
         part_bytes=int(cache.part_bytes),
         parallel_parts=cache.parallel_parts,
         # Each registry has its own limit below this one, which is for what a registry does not notice.
-        read_timeout_s=max(timeouts, default=30.0),
+        read_timeout_s=max(timeouts, default=DEFAULT_READ_TIMEOUT_S),
         durable=cache.durable,
     )
 

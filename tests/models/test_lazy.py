@@ -258,7 +258,7 @@ async def test_a_busy_model_is_waited_for_no_longer_than_allowed() -> None:
         await stage.until(lambda: stage.clock.next_timer_s() == stage.clock.now_s() + 5)
         stage.clock.advance(6)
         await manager.wait_settled()
-        assert "needs about 8 MB on cpu, its budget is 10 MB, 10 MB of it are held by: a v1 10 MB;" in str(
+        assert "needs about 8 MB on cpu, budget 10 MB of which 10 MB are held by: a v1 10 MB;" in str(
             refused.error
         )
         stage.answer()
@@ -272,11 +272,12 @@ async def test_idle_models_are_unloaded_after_a_while() -> None:
         for name in "abc":
             stage.ask(name)
         await manager.wait_settled()
-        for queue in stage.queues[:2]:
-            queue.answer(stage.clock.now_s())
+        queues = {queue.version.model: queue for queue in stage.queues}
+        for name in "ab":
+            queues[name].answer(stage.clock.now_s())
         stage.clock.advance(60)
         stage.ask("b")
-        stage.queues[1].answer(stage.clock.now_s())
+        queues["b"].answer(stage.clock.now_s())
         stage.clock.advance(50)
         await manager.wait_settled()
         assert stage.told.evictions == [("a", "idle")]

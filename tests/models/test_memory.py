@@ -102,9 +102,9 @@ async def test_the_refusal_names_the_holders_and_what_to_do(tmp_path: Path) -> N
     with pytest.raises(ModelLoadError) as found:
         await full.admit(version, version.artifact)
     assert str(found.value) == (
-        "needs about 100 MB on cpu, its budget is 100 MB, 91 MB of it are held by: m6 v7 16 MB, m5 v6 15 MB, "
-        "m4 v5 14 MB, m3 v4 13 MB, m2 v3 12 MB, 2 more; unload one of them, raise memory.limits.cpu, or make models "
-        "lazy"
+        "needs about 100 MB on cpu, budget 100 MB of which 91 MB are held by: m6 v7 16 MB, m5 v6 15 MB, "
+        "m4 v5 14 MB, m3 v4 13 MB, m2 v3 12 MB, 2 more; unload one of them, raise memory.limits.cpu, or make "
+        "models lazy"
     )
     assert isinstance(found.value.__cause__, MemoryError)
 
@@ -120,7 +120,7 @@ async def test_both_versions_count_during_a_swap(tmp_path: Path) -> None:
         await manager.wait_settled()
         assert [v.id.number for v in manager.served()] == [1]
         failed = [row for row in manager.index() if row.state is VersionState.FAILED]
-        assert "10 MB of it are held by: m v1 10 MB" in failed[0].reason
+        assert "of which 10 MB are held by: m v1 10 MB" in failed[0].reason
 
 
 async def test_a_load_waits_for_what_is_being_unloaded(tmp_path: Path) -> None:

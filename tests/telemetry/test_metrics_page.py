@@ -8,10 +8,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.core.errors import Overloaded
-from gateway.core.types import CPU, StepTiming, VersionState
+from gateway.core.types import CPU, StepTiming, VersionOrigin, VersionState
+from gateway.registry.cache import CollectReport
+from gateway.registry.following import ModelResolution, PollOutcome, ResolutionStatus
 from gateway.telemetry.memory_metrics import MemorySources
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.outcome import Outcome
+from gateway.telemetry.registry_metrics import RegistrySources
 from gateway.telemetry.server_metrics import QueueView, ServerSources
 from gateway.testing import VirtualClock
 from tests.telemetry.builders import DIGITS, Catalog, Served, batch, request, status, text_page
@@ -46,6 +49,7 @@ def scraped() -> Facts:
     catalog = Catalog(versions=[Served()], statuses=[ready])
     metrics.lazy.on_cold_start("digits", 0.5, loaded=True)
     metrics.lazy.on_evicted("digits", "memory")
+    _use_registries(metrics)
     metrics.watch(ServerSources(catalog=catalog, queues=lambda: [queue], inflight_bytes=lambda: 0))
     metrics.watch_memory(
         MemorySources(
@@ -57,6 +61,30 @@ def scraped() -> Facts:
         )
     )
     return dict(_families(text_page(metrics).decode()))
+
+
+def _use_registries(metrics: GatewayMetrics) -> None:
+    """Look, fetch and collect once."""
+    registries = metrics.registries
+    registries.on_poll("mlflow", "digits", PollOutcome.CHANGED, 0.1)
+    origin = VersionOrigin(registry="mlflow", source="mlflow://digits", label="1")
+    for state in (VersionState.NEW, VersionState.FETCHING):
+        registries.on_transition(status(state, origin=origin))
+    registries.on_progress(status(VersionState.FETCHING, origin=origin, done_bytes=5))
+    registries.on_transition(status(VersionState.VERIFYING, origin=origin))
+    registries.on_collected(CollectReport({"a": "age"}, 1, 2, 3, 1, 0))
+    standing = ModelResolution(
+        model="digits",
+        registry="mlflow",
+        reference="mlflow://digits",
+        status=ResolutionStatus.OK,
+        since_s=0.0,
+        last_ok_s=0.0,
+        message="",
+        labels=("1",),
+        aliases={},
+    )
+    metrics.watch_registries(RegistrySources(resolutions=lambda: [standing], wall_s=lambda: 1.0))
 
 
 def _families(page: str) -> Iterator[tuple[str, tuple[str, frozenset[str]]]]:

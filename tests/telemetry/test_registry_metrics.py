@@ -1,6 +1,5 @@
 """What is counted of registries and the artifact cache."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,7 +64,7 @@ def test_resolving_runs_from_the_look_to_the_version() -> None:
 
 
 def test_a_change_without_a_version_is_not_resolved_later() -> None:
-    """An alias that moved back to what serves brings nothing new; a retry after the next look is no answer."""
+    """An alias that moved back to what serves brings nothing new; what is loaded later is another matter."""
     metrics = RegistryMetrics(VirtualClock())
     metrics.on_poll("mlflow", "fraud", CHANGED, 2.0)
     metrics.on_poll("mlflow", "fraud", UNCHANGED, 0.1)
@@ -149,7 +148,7 @@ def resolution(model: str, status: ResolutionStatus, last_ok_s: float | None) ->
 
 def test_staleness_counts_from_the_last_good_answer() -> None:
     """Seconds for a model that was ever found, and the status of each."""
-    standing: Sequence[ModelResolution] = [
+    standing = [
         resolution("fraud", ResolutionStatus.STALE, 900.0),
         resolution("new", ResolutionStatus.ERROR, None),
         resolution("ahead", ResolutionStatus.OK, 1001.0),
@@ -172,7 +171,9 @@ async def test_a_source_tells_of_its_looks(tmp_path: Path) -> None:
     metrics = RegistryMetrics(clock)
     registry = DirectoryRegistry("models", tmp_path / "models", DirectoryOptions(settle_s=0))
     model = SourcedModel(name="fraud", reference=parse_reference("models/fraud@latest", tmp_path))
-    parts = SourceParts(registry, FakeCache(), ResolutionStore(tmp_path / "resolutions"), clock)
+    parts = SourceParts(
+        registry, FakeCache(tmp_path / "cache"), ResolutionStore(tmp_path / "resolutions"), clock
+    )
     source = RegistrySource("models", [model], parts, RegistrySourceOptions(observer=metrics))
     await source.snapshot()
     await source.snapshot()

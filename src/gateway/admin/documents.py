@@ -14,16 +14,20 @@ if TYPE_CHECKING:
     from gateway.core.types import Device, TensorSpec, VersionOrigin, VersionStatus
 
 
-def version_row(row: VersionStatus) -> dict[str, Any]:
+def version_row(row: VersionStatus, resolution: ResolutionView | None) -> dict[str, Any]:
     """Return one version of the index. Times are wall-clock seconds since the epoch.
 
     `digest` tells loads apart (files and settings), `content_digest` is that of the files alone.
+
+    Args:
+        row: of the index.
+        resolution: where its model stands with its registry, which knows where aliases are now.
     """
     return {
         "model": row.id.model,
         "version": row.id.number,
         "label": row.origin.label if row.origin else "",
-        "aliases": list(row.origin.aliases) if row.origin else [],
+        "aliases": _aliases(row.origin, resolution) if row.origin else [],
         "digest": row.id.digest,
         "content_digest": row.content_digest,
         "state": row.state.value,
@@ -43,17 +47,21 @@ def version_row(row: VersionStatus) -> dict[str, Any]:
 
 
 def version_page(
-    row: VersionStatus, served: ServedVersion | None, signing: SigningView | None
+    row: VersionStatus,
+    resolution: ResolutionView | None,
+    served: ServedVersion | None,
+    signing: SigningView | None,
 ) -> dict[str, Any]:
     """Return everything about one version.
 
     Args:
         row: of the index.
+        resolution: where its model stands with its registry.
         served: the same version as it serves; None unless it is READY.
         signing: what checking its signature found.
     """
     return {
-        **version_row(row),
+        **version_row(row, resolution),
         "lineage": dict(row.origin.lineage) if row.origin else {},
         "signing": _signing(signing) if signing is not None else None,
         "signature": _signature(served) if served is not None else None,
@@ -63,21 +71,28 @@ def version_page(
 
 
 def model_page(
-    model: str, rows: Iterable[tuple[VersionStatus, dict[str, Any]]], resolution: ResolutionView | None
+    model: str,
+    *,
+    ready: bool,
+    rows: Iterable[tuple[VersionStatus, dict[str, Any]]],
+    resolution: ResolutionView | None,
 ) -> dict[str, Any]:
     """Return everything about one model.
 
+    `default_version` answers requests that name none; null while nothing is loaded.
+
     Args:
         model: its name.
+        ready: whether it can be asked; true of one that is loaded on first use, loaded or not.
         rows: every version's row of the index with its page; a model without versions has one, number 0.
         resolution: where it stands with its registry; None for a model of a local repository.
     """
     known = list(rows)
-    ready = [row.id.number for row, _ in known if row.state is VersionState.READY]
+    numbers = [row.id.number for row, _ in known if row.state is VersionState.READY]
     return {
         "model": model,
-        "ready": bool(ready),
-        "default_version": max(ready, default=None),
+        "ready": ready,
+        "default_version": max(numbers, default=None),
         "reason": next((row.reason for row, _ in known if not row.id.number), ""),
         "registry": resolution_row(resolution) if resolution is not None else None,
         "versions": [page for row, page in known if row.id.number],
@@ -117,6 +132,13 @@ def resolution_row(resolution: ResolutionView) -> dict[str, Any]:
 def memory_row(device: Device, held_bytes: int, limit_bytes: int | None) -> dict[str, Any]:
     """Return what models hold on a device, and its limit if it has one."""
     return {"device": str(device), "held_bytes": held_bytes, "limit_bytes": limit_bytes}
+
+
+def _aliases(origin: VersionOrigin, resolution: ResolutionView | None) -> list[str]:
+    """Return the aliases of a version; one that is wanted no more does not know that they have moved."""
+    if resolution is None:
+        return list(origin.aliases)
+    return sorted(alias for alias, label in resolution.aliases.items() if label == origin.label)
 
 
 def _origin(origin: VersionOrigin) -> dict[str, Any]:

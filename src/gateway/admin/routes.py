@@ -78,13 +78,15 @@ class _Pages:
 
     async def status(self, _request: HttpRequest) -> HttpResponse:
         """Show everything in short."""
-        parts = self._parts
+        parts, standing = self._parts, self._resolutions()
         return json_answer(
             {
                 "version": parts.version,
                 "now": parts.wall_s(),
                 "ready": parts.catalog.is_ready(),
-                "models": [documents.version_row(row) for row in parts.catalog.index()],
+                "models": [
+                    documents.version_row(row, standing.get(row.id.model)) for row in parts.catalog.index()
+                ],
                 "memory": [documents.memory_row(*row) for row in parts.memory()],
                 "registries": [documents.registry_row(registry) for registry in parts.registries],
             }
@@ -98,15 +100,17 @@ class _Pages:
         if not rows:
             raise unknown("model", name, {row.id.model for row in index})
         served = {version.id: version for version in catalog.served() if version.id.model == name}
+        standing = self._resolutions().get(name)
         pages = [
-            (row, documents.version_page(row, served.get(row.id), self._signing(row.id))) for row in rows
+            (row, documents.version_page(row, standing, served.get(row.id), self._signing(row.id)))
+            for row in rows
         ]
-        page = documents.model_page(name, pages, self._resolution(name))
+        page = documents.model_page(name, ready=catalog.is_model_ready(name), rows=pages, resolution=standing)
         return json_answer({"now": self._parts.wall_s(), **page})
 
-    def _resolution(self, model: str) -> ResolutionView | None:
-        resolutions = (r for registry in self._parts.registries for r in registry.resolutions())
-        return next((r for r in resolutions if r.model == model), None)
+    def _resolutions(self) -> Mapping[str, ResolutionView]:
+        """Return where each model of a registry stands, by its public name."""
+        return {r.model: r for registry in self._parts.registries for r in registry.resolutions()}
 
     def _signing(self, version: VersionId) -> SigningView | None:
         reports = (registry.signature(version) for registry in self._parts.registries)

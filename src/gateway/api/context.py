@@ -16,6 +16,7 @@ from gateway.protocol.status import StatusProfile
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway.api.cold import ColdStarts
     from gateway.api.readiness import ReadinessFeed
     from gateway.api.settings import LogSettings, TraceSettings
     from gateway.core.interfaces import InferenceService, ModelCatalog, RepositoryControl
@@ -44,6 +45,7 @@ class ApiContext:
         refused: told of each infer request that is refused before the service sees it: as much of the
             request as is known (never its inputs), and the error.
         decode_pool: decodes large bodies; whoever makes the context closes it.
+        cold_starts: where requests wait for models that are loaded on first use; None: nowhere.
         max_stream_inflight: requests of one ModelStreamInfer stream that may be unanswered at once, 1 or
             more; beyond it the stream is not read, so that the client feels it. More helps only clients
             that fill batches through one stream.
@@ -61,4 +63,5 @@ class ApiContext:
     profile: StatusProfile = StatusProfile.DEFAULT
     refused: Callable[[InferRequest, Exception], None] = _unheard
     decode_pool: DecodePool = field(default_factory=DecodePool)
+    cold_starts: ColdStarts | None = None
     max_stream_inflight: int = 256

@@ -8,6 +8,7 @@ from gateway._proto.open_inference_pb2 import ModelInferRequest
 from gateway.api.decoding import HEAVY_BYTES, takes_bytes
 from gateway.api.errors import parse
 from gateway.core.errors import GatewayError
+from gateway.core.types import InferRequest
 from gateway.protocol.protobuf_infer import LARGE_BYTES, Arrival, LargeRequest, decode_request
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from gateway.api.context import ApiContext
     from gateway.core.calls import Buffer
-    from gateway.core.types import InferRequest
 
 
 class RpcDecoding(NamedTuple):
@@ -60,6 +60,18 @@ def large_request(context: ApiContext, message: Buffer, arrival: Arrival) -> Rpc
     datatypes = {spec.name: spec.datatype for spec in signature.inputs}
     heavy = len(parts.head) >= HEAVY_BYTES or takes_bytes(signature)
     return RpcDecoding(lambda: large.decode(arrival, datatypes), heavy)
+
+
+def large_asked(context: ApiContext, message: Buffer, arrival: Arrival) -> InferRequest:
+    """Return what a large message says of whom it is for, and how long it may wait."""
+    parts = LargeRequest(message, context.limits).parts
+    return InferRequest(
+        model_name=parts.model_name,
+        model_version=parts.model_version,
+        inputs=(),
+        deadline_s=arrival.deadline_s,
+        received_bytes=len(message),
+    )
 
 
 def request_id(context: ApiContext, message: Buffer) -> str:

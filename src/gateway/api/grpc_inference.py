@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from gateway._proto import open_inference_pb2 as pb
 from gateway.api.classified import classified, version_meant
+from gateway.api.cold import begin_when_ready, served_when_ready
 from gateway.api.errors import ErrorTranslator, parse
-from gateway.api.grpc_decoding import is_large, large_request, small_request
+from gateway.api.grpc_decoding import is_large, large_asked, large_request, small_request
 from gateway.api.grpc_stream import StreamSession, unread
 from gateway.api.operations import (
     CONFIG_PARAMETER,
@@ -18,7 +19,7 @@ from gateway.api.operations import (
 )
 from gateway.api.timing import server_timing, wants_timing
 from gateway.core.calls import RpcService
-from gateway.core.errors import InvalidRequest, Unsupported
+from gateway.core.errors import InvalidRequest, NotReady, Unsupported
 from gateway.core.types import InferRequest
 from gateway.protocol.message_memo import MessageMemo
 from gateway.protocol.metadata import metadata_message
@@ -98,12 +99,23 @@ class InferMethods:
 
     def _begin_large(self, call: RpcCall, arrival: Arrival) -> CancelHook:
         try:
-            large = large_request(self._context, call.message, arrival)
-            if large.heavy:
-                then = partial(self._go_on, call)
-                return self._context.decode_pool.begin(large.decode, len(call.message), then)
+            return self._started_large(call, arrival)
+        except NotReady as refused:
+            return begin_when_ready(
+                self._context,
+                large_asked(self._context, call.message, arrival),
+                refused,
+                lambda: self._started_large(call, arrival),
+                lambda error: self._refuse(call, error),
+            )
         except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
             return self._refuse(call, error)
+
+    def _started_large(self, call: RpcCall, arrival: Arrival) -> CancelHook:
+        large = large_request(self._context, call.message, arrival)
+        if large.heavy:
+            then = partial(self._go_on, call)
+            return self._context.decode_pool.begin(large.decode, len(call.message), then)
         return self._go_on(call, large.decode)
 
     def _go_on(self, call: RpcCall, decode: Callable[[], InferRequest]) -> CancelHook:
@@ -190,14 +202,14 @@ class QueryMethods:
     async def model_metadata(self, call: RpcCall) -> bytes:
         """Return what tensors a model takes and gives."""
         request = parse(pb.ModelMetadataRequest, call.message)
-        served = self._context.catalog.get(request.name, request.version)
+        served = await served_when_ready(self._context, request.name, request.version)
         versions = self._context.catalog.ready_versions(request.name)
         return metadata_message(served, versions).SerializeToString()
 
     async def model_config(self, call: RpcCall) -> bytes:
         """Return the configuration a model is served with."""
         request = parse(pb.ModelConfigRequest, call.message)
-        served = self._context.catalog.get(request.name, request.version)
+        served = await served_when_ready(self._context, request.name, request.version)
         return pb.ModelConfigResponse(config=config_message(served)).SerializeToString()
 
     async def model_statistics(self, call: RpcCall) -> bytes:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.api.classified import classified, version_meant
+from gateway.api.cold import begin_when_ready, served_when_ready
 from gateway.api.decoding import HEAVY_BYTES, takes_bytes
 from gateway.api.event_stream import EVENT_STREAM_TYPE, EventStream
 from gateway.api.http_models import model_version
@@ -20,7 +21,7 @@ from gateway.api.timing import (
     wants_timing,
 )
 from gateway.core.calls import HttpResponse
-from gateway.core.errors import GatewayError, Unsupported
+from gateway.core.errors import GatewayError, NotReady, Unsupported
 from gateway.core.types import InferRequest, InferResponse
 from gateway.protocol.generate import decode_generate, generate_json
 from gateway.protocol.head_memo import MAX_HEAD_BYTES, HeadMemo
@@ -185,13 +186,23 @@ class InferHttp:
         self, request: HttpRequest, reply: HttpReply, plan: Callable[[HttpRequest], _Plan]
     ) -> CancelHook:
         try:
-            planned = plan(request)
-            if planned.heavy:
-                then = partial(self._go_on, request, reply)
-                return self._context.decode_pool.begin(planned.prepare, len(request.body), then)
+            return self._started(request, reply, plan(request))
+        except NotReady as refused:
+            return begin_when_ready(
+                self._context,
+                _asked(request),
+                refused,
+                lambda: self._started(request, reply, plan(request)),
+                lambda error: self._refuse(request, reply, error),
+            )
         except Exception as error:  # noqa: BLE001 - the translator answers whatever it is
             return self._refuse(request, reply, error)
-        return self._go_on(request, reply, planned.prepare)
+
+    def _started(self, request: HttpRequest, reply: HttpReply, planned: _Plan) -> CancelHook:
+        if planned.heavy:
+            then = partial(self._go_on, request, reply)
+            return self._context.decode_pool.begin(planned.prepare, len(request.body), then)
+        return self._submit(request, reply, planned.prepare())
 
     def _go_on(self, request: HttpRequest, reply: HttpReply, prepare: Callable[[], _Prepared]) -> CancelHook:
         """Submit what `prepare` returns, or answer what it raises."""
@@ -286,6 +297,7 @@ class InferHttp:
 
     async def _generate_request(self, request: HttpRequest) -> InferRequest:
         try:
+            await served_when_ready(self._context, *model_version(request))
             decode = self._generate_decoder(request)
             if len(request.body) < HEAVY_BYTES:
                 return decode()
@@ -320,6 +332,16 @@ def _unread(request: HttpRequest) -> InferRequest:
         headers=request.headers,
         received_bytes=len(request.body),
     )
+
+
+def _asked(request: HttpRequest) -> InferRequest:
+    """Return likewise what decides how long it may wait."""
+    known = _unread(request)
+    try:
+        known.deadline_s = header_deadline_s(request.headers, request.arrived_s)
+    except GatewayError:
+        known.deadline_s = None  # said when it is decoded
+    return known
 
 
 def _nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.api.cold import served_when_ready
 from gateway.api.http_bodies import boolean, json_object, json_response, load_parameters, parameters_of
 from gateway.core.errors import NotFound
 from gateway.protocol.metadata import metadata_json
@@ -46,12 +47,12 @@ class ModelHttp:
     async def metadata(self, request: HttpRequest) -> HttpResponse:
         """Return what tensors a model takes and gives."""
         model, version = model_version(request)
-        served = self._context.catalog.get(model, version)
+        served = await served_when_ready(self._context, model, version)
         return json_response(metadata_json(served, self._context.catalog.ready_versions(model)))
 
     async def config(self, request: HttpRequest) -> HttpResponse:
         """Return the configuration a model is served with."""
-        return json_response(config_json(self._context.catalog.get(*model_version(request))))
+        return json_response(config_json(await served_when_ready(self._context, *model_version(request))))
 
     async def statistics(self, request: HttpRequest) -> HttpResponse:
         """Return what one model has done since it was loaded."""

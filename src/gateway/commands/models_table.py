@@ -6,19 +6,21 @@ import json
 import re
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from rich import filesize
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from gateway.commands.client import Address, GatewayClient, model_path, raise_for_status
 from gateway.commands.failure import CommandFailed
+from gateway.commands.model_page import fetch_text, printable, version_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 Key = tuple[str, str]
 _MEMORY_LINE: Final = re.compile(
@@ -39,6 +41,10 @@ class ModelRow:
         memory_bytes: what it holds; None when the metrics could not be read.
         rows_per_s: between two samples; None unless READY.
         reason: why it is in this state, where the index says.
+        label: what its registry calls it; empty where that is not known.
+        step: where exactly it is, `FETCHING` for example; empty when the administration port did not answer.
+        done_bytes: of its files, while they are fetched or verified.
+        total_bytes: likewise; 0 while that is not known.
     """
 
     model: str
@@ -48,6 +54,10 @@ class ModelRow:
     memory_bytes: int | None
     rows_per_s: float | None
     reason: str
+    label: str = ""
+    step: str = ""
+    done_bytes: int = 0
+    total_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +67,14 @@ class ModelsOptions:
     Attributes:
         address: of the gateway's HTTP port.
         metrics: of its metrics port.
+        admin: of its administration port.
         interval_s: between the two samples of the rows counted.
         as_json: print JSON instead of a table.
     """
 
     address: Address
     metrics: Address
+    admin: Address
     interval_s: float = 1.0
     as_json: bool = False
 
@@ -81,10 +93,12 @@ def models(options: ModelsOptions) -> None:
         after, then_s = rows_counted(client.json("GET", "/v2/models/stats")), time.perf_counter()
     rates = {key: (after[key] - before.get(key, 0)) / (then_s - at_s) for key in after}
     rows = table_rows(index, signatures, rates, _memory(options.metrics))
+    known = _administration(options.admin)
+    rows = [replace(row, **known.get((row.model, row.version), {})) for row in rows]
     if options.as_json:
         sys.stdout.write(json.dumps([asdict(row) for row in rows]) + "\n")
     else:
-        Console().print(_table(rows))
+        Console(highlight=False).print(_table(rows), *_reasons(rows), sep="\n")
 
 
 def _key(entry: Mapping[str, Any]) -> Key:
@@ -133,6 +147,21 @@ def _memory(metrics: Address) -> dict[Key, int] | None:
         return None
 
 
+def _administration(admin: Address) -> dict[Key, dict[str, Any]]:
+    """Return what only the administration port tells of each version; nothing when it is closed to us."""
+    try:
+        with GatewayClient(admin, timeout_s=5.0) as client:
+            page = client.json("GET", "/")
+        return {(row["model"], str(row["version"] or "")): _progress(row) for row in page["models"]}
+    except (CommandFailed, KeyError, TypeError):
+        return {}
+
+
+def _progress(row: Mapping[str, Any]) -> dict[str, Any]:
+    fields = {name: row[name] for name in ("label", "done_bytes", "total_bytes")}
+    return {**fields, "step": row["state"]}
+
+
 def table_rows(
     index: Sequence[Mapping[str, Any]],
     signatures: Mapping[Key, str],
@@ -159,9 +188,24 @@ def _table(rows: Sequence[ModelRow]) -> Table:
     table.add_column("memory", justify="right")
     table.add_column("rows/s", justify="right")
     for row in rows:
-        state = f"{row.state}: {row.reason}" if row.reason else row.state
         memory = "?" if row.memory_bytes is None else filesize.decimal(row.memory_bytes)
+        memory = "" if row.memory_bytes == 0 else memory
         rate = "" if row.rows_per_s is None else f"{row.rows_per_s:,.0f}"
-        cells = (row.model, row.version, state, row.signature, memory, rate)
-        table.add_row(*(Text(cell) for cell in cells))
+        version = version_name(row.version, row.label)
+        cells = (row.model, version, _state(row), row.signature, memory, rate)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     return table
+
+
+def _state(row: ModelRow) -> str:
+    """Return `READY`, or `FETCHING 52 % (120.0 of 231.0 MB)`."""
+    return f"{row.step or row.state} {fetch_text(row.done_bytes, row.total_bytes)}".rstrip()
+
+
+def _reasons(rows: Sequence[ModelRow]) -> Iterator[Padding]:
+    """Give a line for each version that has something to say; in a column they would be a word wide."""
+    for row in rows:
+        if row.reason:
+            name = " ".join(part for part in (row.model, version_name(row.version, row.label)) if part)
+            line = Text(printable(f"{name}: {row.step or row.state}: {row.reason}"))
+            yield Padding(line, (0, 0, 0, 2), expand=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final, Self
 
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -12,6 +13,8 @@ from gateway.commands.ready import label
 from gateway.core.types import VersionState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
     from rich.progress import Task, TaskID
 
@@ -27,14 +30,24 @@ _WORDS: Final = {
     VersionState.READY: "ready",
     VersionState.FAILED: "FAILED",
 }
+_PLAIN_INTERVAL_S: Final = 5.0
 
 
 class PlainProgress:
-    """A `LifecycleObserver` that prints one line per change, until it is left as a context manager."""
+    """A `LifecycleObserver` that prints one line per change, until it is left as a context manager.
 
-    def __init__(self, console: Console) -> None:
+    Of files on their way it says how far they are, every few seconds; a fetch that is soon over is one line.
+
+    Args:
+        console: where to print.
+        now_s: monotonic seconds.
+    """
+
+    def __init__(self, console: Console, now_s: Callable[[], float] = time.monotonic) -> None:
         self._console = console
+        self._now_s = now_s
         self._open = True
+        self._told_s: dict[VersionId, float] = {}
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -43,12 +56,23 @@ class PlainProgress:
     def __exit__(self, *_: object) -> None:
         """Fall silent: once the server runs, changes are the log's affair."""
         self._open = False
+        self._told_s.clear()
 
     def on_transition(self, status: VersionStatus) -> None:
         """Print the new state; READY is left to `on_loaded`, which knows how long it took."""
+        if self._open:
+            self._told_s[status.id] = self._now_s()
         if self._open and status.state in _WORDS and status.state is not VersionState.READY:
             reason = f": {status.reason}" if status.reason else ""
             self._line(f"{label(status)}: {_WORDS[status.state]}{reason}")
+
+    def on_progress(self, status: VersionStatus) -> None:
+        """Print how far the version's files are, unless a line about it came a short time ago."""
+        now_s = self._now_s()
+        if not self._open or now_s - self._told_s.get(status.id, now_s) < _PLAIN_INTERVAL_S:
+            return
+        self._told_s[status.id] = now_s
+        self._line(f"{label(status)}: {_WORDS[status.state]}, {_megabytes(status)}")
 
     def on_loaded(self, status: VersionStatus, seconds: float) -> None:
         """Print that the version is ready and after how long."""

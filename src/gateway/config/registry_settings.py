@@ -13,6 +13,7 @@ from gateway.core.errors import ConfigError
 
 MIB = 1 << 20
 GIB = 1 << 30
+DEFAULT_READ_TIMEOUT_S = 60.0
 
 
 class SecretSettings(Section):
@@ -147,8 +148,9 @@ class RegistrySettings(Section):
     """Time for one look at a model."""
     start_timeout_s: PositiveSeconds = 5.0
     """Time that the start waits for the registry; what it has not said by then is as the cache has it."""
-    read_timeout_s: PositiveSeconds = 30.0
-    """A download from which no byte came for so long is tried again."""
+    read_timeout_s: PositiveSeconds = DEFAULT_READ_TIMEOUT_S
+    """A download from which no byte came for so long is tried again. An MLflow server that keeps its
+    artifacts in a bucket sends nothing before it has all of a file: allow for the largest."""
     on_missing: Literal["keep", "unload"] = "keep"
     """What becomes of a version when the alias or version that named it is gone from the registry: `keep`
     serves it on and says so, `unload` withdraws it."""
@@ -175,7 +177,7 @@ class CacheSettings(Section):
     """What is not needed goes when it was not used for so long; null: never."""
     keep_versions: PositiveInt | None = None
     """What is not needed of one model goes beyond so many versions; unset: no limit."""
-    collect_interval_s: PositiveSeconds = 3600.0
+    collect_interval_s: float = Field(3600.0, gt=0, le=43_200)
     """How often to look for what may go."""
     max_artifact_bytes: ByteSize = Field(ByteSize(64 * GIB), gt=0)
     """No version may be larger."""

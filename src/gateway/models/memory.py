@@ -225,8 +225,8 @@ class MemoryBudget:
             named.append(f"{more} more")
         held = shown(self._ledger.held().get(device, 0))
         return (
-            f"needs about {shown(nbytes)} on {device}, its budget is {shown(limit)}, {held} of it are held "
-            f"by: {', '.join(named)}; unload one of them, raise memory.limits.{device.kind}, or make models lazy"
+            f"needs about {shown(nbytes)} on {device}, budget {shown(limit)} of which {held} are held by: "
+            f"{', '.join(named)}; unload one of them, raise memory.limits.{device.kind}, or make models lazy"
         )
 
     def _excess(self, over: Cost) -> str:

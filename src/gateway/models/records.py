@@ -246,14 +246,16 @@ class Records:
             problems: model -> why its versions cannot be found out now; told where a version serves, where
                 none is left, and in place of the reason above.
         """
-        rows = [
-            _with_problem(self._row(group), problems.get(model, ""))
-            for model in self._of_model
-            for group in self._by_number(model)
-        ]
+        rows = [row for model in self._of_model for row in self._rows(model, problems.get(model, ""))]
         bare = {*known, *required}.difference(self._of_model)
         rows += [_bare(model, missing=model in required, problem=problems.get(model, "")) for model in bare]
         return tuple(sorted(rows, key=lambda row: row.id))
+
+    def _rows(self, model: str, problem: str) -> list[VersionStatus]:
+        rows = [self._row(group) for group in self._by_number(model)]
+        serves = any(row.state is VersionState.READY for row in rows)
+        told = VersionState.READY if serves else VersionState.UNLOADED
+        return [_with_problem(row, problem) if row.state is told else row for row in rows]
 
     def _by_number(self, model: str) -> Iterable[list[VersionRecord]]:
         groups: dict[int, list[VersionRecord]] = defaultdict(list)
@@ -273,8 +275,8 @@ class Records:
 
 
 def _with_problem(row: VersionStatus, problem: str) -> VersionStatus:
-    """Return the row with what is wrong with finding out the model's versions, where it does not serve it."""
-    if not problem or row.state not in {VersionState.READY, VersionState.UNLOADED}:
+    """Return a READY or UNLOADED row with what is wrong with finding out the model's versions."""
+    if not problem:
         return row
     reason = row.reason or ("serving" if row.state is VersionState.READY else "unloaded")
     return dataclasses.replace(row, reason=f"{reason}; {problem}")

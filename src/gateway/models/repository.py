@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import dataclasses
 import enum
 import logging
 from dataclasses import dataclass
@@ -184,7 +186,7 @@ class RepositoryController:
         if files and not config:
             raise ModelLoadError(f"failed to load '{model}', override files need the parameter 'config'")
         async with self._turn:
-            order = await self._order(model, config, files or {})
+            order = _eager(await self._order(model, config, files or {}))
             replaced = self._orders.get(model)
             self._orders[model] = order
             self._manager.apply(_CLAIM, self._wanted(), retry=model)
@@ -283,6 +285,8 @@ class RepositoryController:
         failures: list[str] = []
         causes: list[Exception | None] = []
         for version in order.versions:
+            if version.spec.lazy:  # of a registry: loaded when somebody asks for it
+                continue
             status = await self._manager.outcome(version.id)
             if status is None:
                 failures.append(f"version {version.id.number} was withdrawn while it loaded")
@@ -348,3 +352,11 @@ class RepositoryController:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _eager(order: _Order) -> _Order:
+    """Return an order of the same versions, to be loaded whether or not somebody asks for them."""
+    versions = [copy.copy(version) for version in order.versions]
+    for version in versions:
+        version.spec = dataclasses.replace(version.spec, lazy=False)
+    return _Order(tuple(versions), order.files)

@@ -7,7 +7,7 @@ import logging
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.core.errors import DeadlineExceeded, GatewayError, NotReady, Overloaded
 from gateway.core.pending import Pending
@@ -58,27 +58,11 @@ class ColdStartOptions:
     max_wait_s: float = 60.0
 
 
-class Asked(NamedTuple):
-    """What a request that waits is about.
-
-    Attributes:
-        model: model asked for.
-        version: version as asked; empty for the newest.
-        nbytes: received bytes that it keeps in memory.
-        deadline_s: monotonic time by which it must have begun, or None.
-    """
-
-    model: str
-    version: str
-    nbytes: int = 0
-    deadline_s: float | None = None
-
-
 @dataclass(eq=False, slots=True)
 class _Waiter:
     """One request that waits."""
 
-    asked: Asked
+    request: InferRequest
     since_s: float
     until_s: float
     attempt: Attempt
@@ -129,11 +113,11 @@ class ColdStarts:
         """
         return _Deferred(request, self, self._service).begin(refused)
 
-    async def ready(self, asked: Asked, refused: NotReady) -> None:
+    async def ready(self, request: InferRequest, refused: NotReady) -> None:
         """Wait until a model that is not READY may be; ask again then. Raises as `submit`."""
         changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         leave = self.enter(
-            asked,
+            request,
             refused,
             attempt=lambda: None if changed.done() else changed.set_result(None),
             fail=lambda error: None if changed.done() else changed.set_exception(error),
@@ -143,8 +127,12 @@ class ColdStarts:
         finally:
             leave()
 
-    def enter(self, asked: Asked, refused: NotReady, *, attempt: Attempt, fail: Fail) -> Callable[[], bool]:
-        """Wait for a model: exactly one of `attempt`, without NotReady, and `fail` ends it, later.
+    def enter(
+        self, request: InferRequest, refused: NotReady, *, attempt: Attempt, fail: Fail
+    ) -> Callable[[], bool]:
+        """Wait for a request's model: exactly one of `attempt`, without NotReady, and `fail` ends it, later.
+
+        Of the request only its model, version, size and deadline are looked at.
 
         Returns:
             What takes it out again; that returns False when it was out already.
@@ -152,19 +140,20 @@ class ColdStarts:
         Raises:
             GatewayError: as `submit`.
         """
-        if not self._waker.is_lazy(asked.model):
+        model, deadline_s = request.model_name, request.deadline_s
+        if not self._waker.is_lazy(model):
             raise refused
         now_s = self._clock.now_s()
-        if asked.deadline_s is not None and asked.deadline_s <= now_s:
-            raise DeadlineExceeded(f"request for model '{asked.model}' arrived after its deadline")
-        self._check_room(asked)
-        self._waker.wake(asked.model, asked.version)
+        if deadline_s is not None and deadline_s <= now_s:
+            raise DeadlineExceeded(f"request for model '{model}' arrived after its deadline")
+        self._check_room(request)
+        self._waker.wake(model, request.model_version)
         until_s = now_s + self._options.max_wait_s
-        if asked.deadline_s is not None:
-            until_s = min(until_s, asked.deadline_s)
-        waiter = _Waiter(asked, now_s, until_s, attempt, fail)
-        self._rooms.setdefault(asked.model, []).append(waiter)
-        self.waited[asked.model] += 1
+        if deadline_s is not None:
+            until_s = min(until_s, deadline_s)
+        waiter = _Waiter(request, now_s, until_s, attempt, fail)
+        self._rooms.setdefault(model, []).append(waiter)
+        self.waited[model] += 1
         self._ring_by(until_s)
         return lambda: self._leave(waiter)
 
@@ -173,13 +162,15 @@ class ColdStarts:
         for waiter in tuple(self._rooms.get(model, ())):
             self._try(waiter)
 
-    def _check_room(self, asked: Asked) -> None:
-        room = self._rooms.get(asked.model)
+    def _check_room(self, request: InferRequest) -> None:
+        room = self._rooms.get(request.model_name)
         if not room:
             return
-        nbytes = sum(waiter.asked.nbytes for waiter in room) + asked.nbytes
+        nbytes = _size(request) + sum(_size(waiter.request) for waiter in room)
         if len(room) >= self._options.max_requests or nbytes > self._options.max_bytes:
-            raise Overloaded(f"too many requests wait for model '{asked.model}', which is being loaded")
+            raise Overloaded(
+                f"too many requests wait for model '{request.model_name}', which is being loaded"
+            )
 
     def _try(self, waiter: _Waiter) -> None:
         try:
@@ -189,7 +180,7 @@ class ColdStarts:
         except GatewayError as refusal:
             error = refusal
         except Exception:  # noqa: BLE001 - logged: one request's fault must not keep the others waiting
-            _log.exception("a request that waited for model %r could not begin", waiter.asked.model)
+            _log.exception("a request that waited for model %r could not begin", waiter.request.model_name)
             error = GatewayError("internal error; the server's log has the cause")
         if self._leave(waiter) and error is not None:
             waiter.fail(error)
@@ -199,17 +190,17 @@ class ColdStarts:
         try:
             waiter.attempt()
         except NotReady:
-            self._waker.wake(waiter.asked.model, waiter.asked.version)
+            self._waker.wake(waiter.request.model_name, waiter.request.model_version)
             return False
         return True
 
     def _leave(self, waiter: _Waiter) -> bool:
-        room = self._rooms.get(waiter.asked.model, [])
+        room = self._rooms.get(waiter.request.model_name, [])
         if waiter not in room:
             return False
         room.remove(waiter)
         if not room:
-            del self._rooms[waiter.asked.model]
+            del self._rooms[waiter.request.model_name]
         return True
 
     # Deadlines: one timer for all, set to the first of them.
@@ -235,9 +226,13 @@ class ColdStarts:
             yield from room
 
 
+def _size(request: InferRequest) -> int:
+    return request.received_bytes or sum(tensor.array.nbytes for tensor in request.inputs)
+
+
 def _late(waiter: _Waiter, now_s: float) -> GatewayError:
-    model, waited_s = waiter.asked.model, now_s - waiter.since_s
-    deadline_s = waiter.asked.deadline_s
+    model, waited_s = waiter.request.model_name, now_s - waiter.since_s
+    deadline_s = waiter.request.deadline_s
     if deadline_s is not None and deadline_s <= now_s:
         return DeadlineExceeded(
             f"request for model '{model}' reached its deadline after {waited_s:.3f} s of waiting for the "
@@ -259,10 +254,8 @@ class _Deferred:
 
     def begin(self, refused: NotReady) -> Pending:
         """Begin to wait; raises as `ColdStarts.submit`."""
-        request = self._request
-        nbytes = request.received_bytes or sum(tensor.array.nbytes for tensor in request.inputs)
-        asked = Asked(request.model_name, request.model_version, nbytes, request.deadline_s)
-        self._leave = self._room.enter(asked, refused, attempt=self._attempt, fail=self._pending.fail)
+        fail = self._pending.fail
+        self._leave = self._room.enter(self._request, refused, attempt=self._attempt, fail=fail)
         return self._pending
 
     def _attempt(self) -> None:

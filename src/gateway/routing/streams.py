@@ -6,7 +6,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from gateway.core.errors import NotReady
-from gateway.routing.cold_starts import Asked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -35,11 +34,10 @@ async def leased(
 async def _lease(
     lease_of: Callable[[InferRequest], Lease], request: InferRequest, cold_starts: ColdStarts | None
 ) -> Lease:
-    asked = Asked(request.model_name, request.model_version, request.received_bytes, request.deadline_s)
     while True:
         try:
             return lease_of(request)
         except NotReady as refused:
             if cold_starts is None:
                 raise
-            await cold_starts.ready(asked, refused)
+            await cold_starts.ready(request, refused)

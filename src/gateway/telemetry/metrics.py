@@ -14,6 +14,7 @@ from gateway.telemetry.batch_metrics import BatchMetrics
 from gateway.telemetry.lifecycle_metrics import LifecycleMetrics
 from gateway.telemetry.loop_lag import LoopLagMonitor
 from gateway.telemetry.memory_metrics import LazyMetrics, MemoryMetrics, MemorySources
+from gateway.telemetry.registry_metrics import RegistryMetrics, RegistrySources, StalenessMetrics
 from gateway.telemetry.request_metrics import RequestMetrics
 from gateway.telemetry.server_metrics import ServerMetrics, ServerSources
 from gateway.telemetry.transport_metrics import TransportMetrics
@@ -67,6 +68,7 @@ class GatewayMetrics:
         batches: a BatchObserver.
         lifecycle: a LifecycleObserver.
         lazy: a LazyObserver.
+        registries: a PollObserver and LifecycleObserver; told of garbage collections of the cache, too.
         loop_lag: to be entered on the event loop.
         transport: told of limits that clients meet.
     """
@@ -78,12 +80,14 @@ class GatewayMetrics:
         self.requests = RequestMetrics(self.lifecycle.knows)
         self.loop_lag = LoopLagMonitor(clock)
         self.lazy = LazyMetrics()
+        self.registries = RegistryMetrics(clock)
         self.transport = TransportMetrics()
         for collector in (
             self.requests,
             self.batches,
             self.lifecycle,
             self.lazy,
+            self.registries,
             self.loop_lag,
             self.transport,
         ):
@@ -100,6 +104,10 @@ class GatewayMetrics:
     def watch_memory(self, sources: MemorySources) -> None:
         """Add what models hold, and what lazy ones do; likewise."""
         self.registry.register(MemoryMetrics(sources))
+
+    def watch_registries(self, sources: RegistrySources) -> None:
+        """Add where models stand with their registries; likewise."""
+        self.registry.register(StalenessMetrics(sources))
 
     async def render_aside(self, accept: str = "") -> MetricsPage:
         """Return the page, collected on the loop family by family and written in a thread.

@@ -11,7 +11,7 @@ from gateway.registry.cache.workers import Workers
 
 
 async def test_cancelling_waits_for_what_has_begun() -> None:
-    """Work that runs has ended when its caller is told of the cancellation; two cancellations change nothing."""
+    """Work that runs has ended when its caller is told of the cancellation, or of several."""
     workers = Workers(1)
     begun, go, ended = threading.Event(), threading.Event(), threading.Event()
 

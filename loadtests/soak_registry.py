@@ -1,0 +1,178 @@
+"""Moves an alias between versions of a large model in a real bucket, under a constant rate of requests.
+
+The gateway fetches, verifies and loads what the alias names while it answers; the row holds what clients see
+meanwhile against what they see in between. `python -m loadtests.soak_registry [--core N] [SECONDS]` runs it
+alone, with the gateway kept on one core and everything else on the others where that is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from loadtests.soak_http import fetch
+from loadtests.soak_models import OFFSET
+from loadtests.soak_registry_load import Sent
+from loadtests.soak_registry_models import Publisher, following, secrets
+from loadtests.soak_registry_report import RegistryReport, Swap, rows
+from loadtests.soak_server import GatewayProcess
+from loadtests.soak_table import table
+from tests.servers.seaweed import seaweed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from loadtests.soak_table import Row
+
+MODEL_BYTES: Final = 200_000_000
+RATE: Final = 200.0
+SECONDS: Final = 300.0
+PERIOD_S: Final = 10.0
+POLL_S: Final = 2.0
+COLD_EVERY: Final = 5
+"""Each fifth move is to a version that the gateway has never had."""
+_SETTLE_S: Final = 5.0
+"""Of load before the first move."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is run.
+
+    Attributes:
+        moves: how often the alias moves.
+        period_s: from one move to the next.
+        poll_s: `poll_interval_s` of the registry.
+        size_bytes: of the model.
+        rate: requests per second.
+        core: the gateway is kept on it, and everything else away from it; None: the kernel decides.
+    """
+
+    moves: int
+    period_s: float = PERIOD_S
+    poll_s: float = POLL_S
+    size_bytes: int = MODEL_BYTES
+    rate: float = RATE
+    core: int | None = None
+
+    def targets(self) -> list[int]:
+        """Return the version of each move: now and then a new one, else back and forth."""
+        found, current, previous, newest = [], 1, 2, 2
+        for move in range(1, self.moves + 1):
+            if move % COLD_EVERY == 0:
+                newest += 1
+                current, previous = newest, current
+            else:
+                current, previous = previous, current
+            found.append(current)
+        return found
+
+
+def run_registry(plan: Plan) -> RegistryReport:
+    """Run a plan with a bucket and a gateway of its own."""
+    directory = Path(tempfile.mkdtemp())
+    allowed = os.sched_getaffinity(0)
+    if plan.core is not None:
+        os.sched_setaffinity(0, allowed - {plan.core})  # children inherit it
+    try:
+        with seaweed() as server:
+            publisher = Publisher(server)
+            for version in sorted({1, *plan.targets()}):
+                publisher.push(version, plan.size_bytes)
+            asyncio.run(publisher.move(1))
+            config = following(server, str(directory / "cache"), plan.poll_s)
+            with GatewayProcess(config, directory, secrets(server), plan.core) as gateway:
+                return asyncio.run(swapping(gateway, publisher, plan))
+    finally:
+        os.sched_setaffinity(0, allowed)
+        shutil.rmtree(directory)
+
+
+async def swapping(gateway: GatewayProcess, publisher: Publisher, plan: Plan) -> RegistryReport:
+    """Carry out a plan's moves on a gateway that serves version 1."""
+    report = RegistryReport()
+    async with _offering(gateway.http_port, plan.rate, report.sent):
+        await asyncio.sleep(min(_SETTLE_S, plan.period_s))
+        report.rss_before = gateway.usage().rss_bytes
+        lag_before = (await _metrics(gateway))[0]
+        current, seen = 1, {1}
+        for version in plan.targets():
+            moved = Swap(version, version not in seen, time.time())
+            await publisher.move(version)
+            await asyncio.sleep(max(0.0, moved.moved_s + plan.period_s - time.time()))
+            page = (await fetch(int(gateway.ready["admin_port"]), "GET", f"/models/{OFFSET}")).json
+            report.swaps.append(moved.read(current, page["versions"]))
+            seen.add(version)
+            current = version
+        report.rss_after = gateway.usage().rss_bytes
+        lag, report.steps = await _metrics(gateway)
+        report.lag = {bound: count - lag_before.get(bound, 0.0) for bound, count in lag.items()}
+    return report
+
+
+@asynccontextmanager
+async def _offering(port: int, rate: float, sent: list[Sent]) -> AsyncIterator[None]:
+    """Keep the requests coming while the block runs; afterwards `sent` holds them all."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "loadtests.soak_registry_load", str(port), str(rate), stdin=pipe, stdout=pipe
+    )
+    try:
+        yield
+        output, _ = await process.communicate(b"end\n")
+        sent += [Sent(*json.loads(line)) for line in output.splitlines()]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _metrics(gateway: GatewayProcess) -> tuple[dict[float, float], dict[str, float]]:
+    """Return the histogram of the loop's lag, and the mean seconds of each step of a load."""
+    lag: dict[float, float] = {}
+    sums: dict[str, float] = {}
+    counts: dict[str, float] = {}
+    text = (await fetch(gateway.metrics_port, "GET", "/metrics")).body.decode()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "gateway_loop_lag_seconds_bucket":
+                lag[float(sample.labels["le"])] = sample.value
+            elif sample.name == "gateway_model_step_seconds_sum":
+                sums[sample.labels["step"]] = sample.value
+            elif sample.name == "gateway_model_step_seconds_count":
+                counts[sample.labels["step"]] = sample.value
+    return lag, {step: total / counts[step] for step, total in sums.items() if counts[step]}
+
+
+def registry(fraction: float, core: int | None = None) -> Iterator[Row]:
+    """Move an alias every ten seconds under 200 requests a second."""
+    report = run_registry(Plan(moves=math.ceil(SECONDS / PERIOD_S * fraction), core=core))
+    yield from rows(report)
+
+
+def main() -> int:
+    """Run it alone; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("seconds", type=float, nargs="?", default=SECONDS)
+    parser.add_argument("--core", type=int, help="keep the gateway on this core, all else away from it")
+    options = parser.parse_args()
+    found = list(registry(options.seconds / SECONDS, options.core))
+    print(table(found))
+    return 0 if all(row.ok for row in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
