@@ -9,6 +9,8 @@ MLFLOW_SERVER := build/mlflow-server/.stamp
 # What is tested once more as compiled: the guard against testing the sources again, and where compiled modules are.
 COMPILED_TESTS := tests/unit/test_compiled.py $(addprefix tests/, batching protocol api layers transport) \
 	$(addprefix tests/acceptance/test_, datatypes.py infer.py refusals.py stream.py waiting.py)
+# A file's tests share servers: they stay together.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 UV_VERSION := 0.13.9
 COMPILE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(UPGRADE)
@@ -32,11 +34,11 @@ run: venv  ## serve the sample models on 8000 (HTTP), 8001 (gRPC), 8002 (metrics
 
 test: venv $(TEST_MODELS)  ## every test, then part of them on the compiled package (needs a C compiler)
 	$(MAKE) --jobs 2 $(MLFLOW_SERVER) $(COMPILED)
-	PYTHONPATH= $(BIN)/pytest
-	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/pytest --compiled $(COMPILED_TESTS)
+	PYTHONPATH= $(BIN)/pytest $(PARALLEL)
+	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/pytest $(PARALLEL) --compiled $(COMPILED_TESTS)
 
 test-compiled: venv $(TEST_MODELS) $(MLFLOW_SERVER) $(COMPILED)  ## every test on the compiled package
-	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/pytest --compiled
+	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/pytest $(PARALLEL) --compiled
 
 check: venv  ## lint, format, types, generated files in step, fast tests
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from gateway.telemetry.batch_tracer import BatchTracer
 from gateway.telemetry.logging import Logging
 from gateway.telemetry.memory_metrics import MemorySources
 from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.registry_metrics import RegistrySources
 from gateway.telemetry.server_metrics import QueueView, ServerSources
 from gateway.telemetry.trace_sampler import TraceSampler
 from gateway.telemetry.tracing import Timeline, TracePipeline, Tracing, otlp_exporter
@@ -73,11 +75,6 @@ REFUSAL_S = 0.25
 """Time for which new work is refused in words before connections close. A request that meets a connection
 as it closes is lost without an answer (HTTP) or CANCELLED by grpcio, and its client cannot know that it may
 be sent again; a refusal says so, and a client that heard it sends no more."""
-
-
-class _NoPolls:
-    def on_poll(self, registry: str, model: str, outcome: object, seconds: float) -> None:
-        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +224,9 @@ class Gateway:
         # Their own: behind the loads and hashing of the default executor a batch could wait for minutes.
         threads = enter.enter_context(ThreadPoolExecutor(COPY_THREADS, "batch-copy"))
         batchers = Batchers(self._clock, threads, batch_observers)
-        self._registries = await enter.enter_async_context(Registries(self._config, self._clock, _NoPolls()))
+        self._registries = await enter.enter_async_context(
+            Registries(self._config, self._clock, self._metrics.registries)
+        )
         self._lazy = LazyModels(
             self._clock, wiring_registries.lazy_options(self._config), (self._metrics.lazy,)
         )
@@ -250,6 +249,9 @@ class Gateway:
                 queues=batchers.queues,
                 inflight_bytes=lambda: self._stack.admission.inflight_bytes,
             )
+        )
+        self._metrics.watch_registries(
+            RegistrySources(resolutions=self._registries.resolutions, wall_s=time.time)
         )
         self._metrics.watch_memory(
             MemorySources(
@@ -298,6 +300,7 @@ class Gateway:
                 warm_up=backend.counting(warm_up),
                 observers=(
                     self._metrics.lifecycle,
+                    self._metrics.registries,
                     self._readiness,
                     self._budget,
                     self._lazy,

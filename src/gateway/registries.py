@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from gateway import wiring_registries as wiring
 from gateway.core.errors import ConfigError
 from gateway.core.registry import RegistryError
 from gateway.registry.cache.store import ArtifactCache
 from gateway.registry.resolutions import ResolutionStore
+from gateway.registry.source import PollObserver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,11 +20,20 @@ if TYPE_CHECKING:
 
     from gateway.config.schema import GatewayConfig
     from gateway.core.clock import Clock
+    from gateway.registry.cache.collection import CollectReport
+    from gateway.registry.following import ModelResolution
     from gateway.registry.mlflow.webhook import WebhookVerifier
-    from gateway.registry.source import PollObserver, RegistrySource
+    from gateway.registry.source import RegistrySource
     from gateway.wiring_registries import OpenRegistry
 
 _log = logging.getLogger(__name__)
+
+
+class RegistryObserver(PollObserver, Protocol):
+    """Told of every look at a registry, and of what is removed from the cache."""
+
+    def on_collected(self, report: CollectReport) -> None:
+        """Take note of a garbage collection."""
 
 
 class Registries:
@@ -35,10 +45,10 @@ class Registries:
     Args:
         config: the whole configuration.
         clock: time and timers.
-        observer: told of every look at a registry.
+        observer: told of every look at a registry, and of what is removed from the cache.
     """
 
-    def __init__(self, config: GatewayConfig, clock: Clock, observer: PollObserver) -> None:
+    def __init__(self, config: GatewayConfig, clock: Clock, observer: RegistryObserver) -> None:
         self._config = config
         self._clock = clock
         self._observer = observer
@@ -54,6 +64,10 @@ class Registries:
     def webhooks(self) -> Mapping[str, WebhookVerifier]:
         """What tells genuine webhooks, by registry, for those that have a secret; valid once entered."""
         return {opened.name: opened.webhook for opened in self._open if opened.webhook is not None}
+
+    def resolutions(self) -> Sequence[ModelResolution]:
+        """Return where every model stands with its registry."""
+        return [resolution for source in self.sources for resolution in source.resolutions()]
 
     async def __aenter__(self) -> Self:
         """Make the cache and the sources; nothing is asked of a registry yet.
@@ -102,6 +116,7 @@ class Registries:
             except RegistryError as error:
                 _log.warning("nothing was removed from the cache: %s", error)
             else:
+                self._observer.on_collected(report)
                 _log.info("cache: %s", report)
 
 

@@ -207,7 +207,8 @@ def test_models_prints_the_table(digits: Any) -> None:
     digits.answer("GET", "/v2/models/stats", stats)
     page = b'# HELP x\ngateway_model_memory_bytes{model="digits",version="2"} 3.145728e+06\n'
     digits.answers["GET", "/metrics"] = (200, {}, page)
-    arguments = ("models", "--url", digits.url, "--metrics-url", digits.url, "--interval-s", "0.01", "--json")
+    ports = ("--url", digits.url, "--metrics-url", digits.url, "--admin-url", UNUSED)
+    arguments = ("models", *ports, "--interval-s", "0.01", "--json")
     result = gateway(*arguments)
     assert result.exit_code == Exit.OK
     first, second = json.loads(result.stdout)
@@ -219,6 +220,10 @@ def test_models_prints_the_table(digits: Any) -> None:
         "memory_bytes": 3145728,
         "rows_per_s": 0.0,
         "reason": "",
+        "label": "",
+        "step": "",
+        "done_bytes": 0,
+        "total_bytes": 0,
     }
     assert (second["state"], second["reason"], second["rows_per_s"]) == (
         "UNAVAILABLE",
@@ -231,11 +236,36 @@ def test_models_prints_the_table(digits: Any) -> None:
 
 
 def test_models_without_metrics_still_answers(stub: Any) -> None:
-    """A metrics port that is closed to us costs one column."""
+    """A metrics port that is closed to us costs one column, and one for administration labels and progress."""
     stub.answer("POST", "/v2/repository/index", [{"name": "m", "state": "UNAVAILABLE"}])
     stub.answer("GET", "/v2/models/stats", {"model_stats": []})
-    result = gateway("models", "--url", stub.url, "--metrics-url", UNUSED, "--interval-s", "0.01", "--json")
-    assert json.loads(result.stdout)[0]["memory_bytes"] is None
+    ports = ("--url", stub.url, "--metrics-url", UNUSED, "--admin-url", UNUSED)
+    result = gateway("models", *ports, "--interval-s", "0.01", "--json")
+    (row,) = json.loads(result.stdout)
+    assert (row["memory_bytes"], row["label"], row["step"]) == (None, "", "")
+
+
+@pytest.mark.parametrize("page", [{}, [], {"models": 3}, {"models": [{}]}, {"models": [{"model": []}]}, "no"])
+def test_models_beside_something_else_on_the_administration_port(stub: Any, page: object) -> None:
+    """What makes no sense is left out."""
+    stub.answer("POST", "/v2/repository/index", [{"name": "m", "state": "UNAVAILABLE"}])
+    stub.answer("GET", "/v2/models/stats", {"model_stats": []})
+    stub.answer("GET", "/", page)
+    ports = ("--url", stub.url, "--metrics-url", UNUSED, "--admin-url", stub.url)
+    result = gateway("models", *ports, "--interval-s", "0.01", "--json")
+    assert json.loads(result.stdout)[0]["label"] == ""
+
+
+def test_models_shows_how_far_a_fetch_is(stub: Any) -> None:
+    """The index knows that it loads; the administration port knows the label, the step and the bytes."""
+    stub.answer("POST", "/v2/repository/index", [{"name": "fraud", "version": "3", "state": "LOADING"}])
+    stub.answer("GET", "/v2/models/stats", {"model_stats": []})
+    row = {"model": "fraud", "version": 3, "label": "1.4.2", "state": "FETCHING"}
+    page = {"models": [{**row, "done_bytes": 120_000_000, "total_bytes": 231_000_000}]}
+    stub.answer("GET", "/", page)
+    ports = ("--url", stub.url, "--metrics-url", UNUSED, "--admin-url", stub.url)
+    text = gateway("models", *ports, "--interval-s", "0.01", env={"COLUMNS": "120"}).stdout
+    assert "3 (1.4.2)  FETCHING 51 % (120.0 of 231.0 MB)" in text
 
 
 def test_bench_prints_figures(digits: Any) -> None:

@@ -11,6 +11,7 @@ from gateway.commands.progress import PlainProgress, TerminalProgress, load_prog
 from gateway.commands.ready import Listening, announcement
 from gateway.core.interfaces import FetchObserver
 from gateway.core.types import ModelSignature, VersionState
+from gateway.testing import VirtualClock
 from tests.commands.catalog import PIXELS, FixedCatalog, status
 
 PORTS = Ports(http=8000, grpc=8001, metrics=8002, admin=8003)
@@ -105,6 +106,32 @@ def test_plain_progress_names_every_step() -> None:
         "checking its signature",
         "warming up",
         "running its golden tests",
+    ]
+
+
+def test_plain_progress_says_now_and_then_how_far_a_fetch_is() -> None:
+    """A line every five seconds, counted for each version, from its last line on; silent once left."""
+    out, clock = io.StringIO(), VirtualClock()
+    fetching = status("fraud", 3, VersionState.FETCHING)
+    other = status("iris", 1, VersionState.FETCHING)
+    with PlainProgress(Console(file=out), clock.now_s) as progress:
+        assert isinstance(progress, FetchObserver)
+        progress.on_transition(fetching)
+        for done in range(1, 12):
+            clock.advance(1.0)
+            progress.on_progress(replace(fetching, done_bytes=done * 20_000_000, total_bytes=231_000_000))
+        progress.on_transition(other)
+        progress.on_progress(replace(other, done_bytes=5_000_000))
+        clock.advance(5.0)
+        progress.on_progress(replace(other, done_bytes=6_000_000))
+    clock.advance(60.0)
+    progress.on_progress(replace(fetching, done_bytes=231_000_000, total_bytes=231_000_000))
+    assert out.getvalue().splitlines() == [
+        "fraud version 3: fetching",
+        "fraud version 3: fetching, 100.0 of 231.0 MB",
+        "fraud version 3: fetching, 200.0 of 231.0 MB",
+        "iris version 1: fetching",
+        "iris version 1: fetching, 6.0 MB",
     ]
 
 

@@ -125,7 +125,8 @@ def flipped(_asked: Asked, reply: Reply) -> Reply:
 
 def overwritten(_asked: Asked, reply: Reply) -> Reply:
     """Answer as if the object had been replaced since it was listed."""
-    return replace(reply, headers={**reply.headers, "ETag": '"0123456789abcdef0123456789abcdef"'})
+    others = {name: value for name, value in reply.headers.items() if name.lower() != "etag"}
+    return replace(reply, headers={**others, "ETag": '"0123456789abcdef0123456789abcdef"'})
 
 
 class _Listener(ThreadingHTTPServer):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.servers.seaweed import Seaweed
 
-PATIENCE_S: Final = 60
+PATIENCE_S: Final = 30
 """How long tests wait for what must come; it bounds hangs alone, and is no expectation."""
 PAUSE_S: Final = 0.02
 """Between two looks at a page, and between two requests of the traffic."""
@@ -218,16 +218,15 @@ class Gateway:
 
         return wait_for(told, lambda: f"version {number} to fail with {words}: {self.index(name)}")
 
-    def serves_although(self, name: str, number: int, *words: str) -> str:
+    def serves_although(self, name: str, number: int, *words: str, status: str = "stale") -> str:
         """Wait until a version is said to serve in spite of something, on both pages; return what is said."""
 
         def told() -> str:
             state, reason = self.index(name).get(str(number), ("", ""))
-            page = self.page(name)
-            message = page["registry"]["message"]
-            stale = page["registry"]["status"] == "stale" and page["registry"]["stale_since"] is not None
-            both = state == "READY" and reason == f"serving; {message}"
-            return reason if both and stale and _has(reason, words) else ""
+            registry = self.page(name)["registry"]
+            assert (registry["stale_since"] is not None) == (registry["status"] == "stale")
+            both = state == "READY" and reason == f"serving; {registry['message']}"
+            return reason if both and registry["status"] == status and _has(reason, words) else ""
 
         return wait_for(told, lambda: f"version {number} to serve although {words}: {self.index(name)}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from gateway.core.errors import GatewayError, NotReady
 from gateway.core.types import InferRequest
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from gateway.api.context import ApiContext
     from gateway.core.calls import CancelHook
     from gateway.core.interfaces import ServedVersion
+
+T = TypeVar("T")
 
 
 class ColdStarts(Protocol):
@@ -65,16 +67,39 @@ def begin_when_ready(
     return lambda: None if leave() else stage.cancel()
 
 
-async def served_when_ready(context: ApiContext, model: str, version: str) -> ServedVersion:
-    """Return a READY version, loaded first if that happens on first use; raises as `ModelCatalog.get`."""
+async def when_ready(context: ApiContext, asked: Callable[[], InferRequest], attempt: Callable[[], T]) -> T:
+    """Return what `attempt` does once it raises no NotReady, waiting for the model meanwhile.
+
+    Args:
+        context: where it may wait.
+        asked: returns what is known of the request: model, version, size, deadline.
+        attempt: needs the model READY; called again after each wait.
+
+    Raises:
+        GatewayError: as `attempt`; or it cannot wait, or no longer, as `ColdStarts.ready`.
+    """
     while True:
         try:
-            return context.catalog.get(model, version)
+            return attempt()
         except NotReady as refused:
             if context.cold_starts is None:
                 raise
-            asked = InferRequest(model_name=model, model_version=version, inputs=())
-            await context.cold_starts.ready(asked, refused)
+            await context.cold_starts.ready(asked(), refused)
+
+
+async def served_when_ready(
+    context: ApiContext, model: str, version: str, deadline_s: float | None = None
+) -> ServedVersion:
+    """Return a READY version, loaded first if that happens on first use.
+
+    Raises:
+        GatewayError: as `ModelCatalog.get`, or it cannot be loaded before `deadline_s`, monotonic time.
+    """
+
+    def asked() -> InferRequest:
+        return InferRequest(model_name=model, model_version=version, inputs=(), deadline_s=deadline_s)
+
+    return await when_ready(context, asked, lambda: context.catalog.get(model, version))
 
 
 class _Stage:

@@ -202,14 +202,14 @@ class QueryMethods:
     async def model_metadata(self, call: RpcCall) -> bytes:
         """Return what tensors a model takes and gives."""
         request = parse(pb.ModelMetadataRequest, call.message)
-        served = await served_when_ready(self._context, request.name, request.version)
+        served = await served_when_ready(self._context, request.name, request.version, call.deadline_s)
         versions = self._context.catalog.ready_versions(request.name)
         return metadata_message(served, versions).SerializeToString()
 
     async def model_config(self, call: RpcCall) -> bytes:
         """Return the configuration a model is served with."""
         request = parse(pb.ModelConfigRequest, call.message)
-        served = await served_when_ready(self._context, request.name, request.version)
+        served = await served_when_ready(self._context, request.name, request.version, call.deadline_s)
         return pb.ModelConfigResponse(config=config_message(served)).SerializeToString()
 
     async def model_statistics(self, call: RpcCall) -> bytes:

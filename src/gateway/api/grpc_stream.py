@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway._proto.open_inference_pb2 import ModelInferResponse, ModelStreamInferResponse
 from gateway.api.classified import classified, version_meant
-from gateway.api.grpc_decoding import is_large, large_request, request_id, small_request
+from gateway.api.cold import when_ready
+from gateway.api.grpc_decoding import is_large, large_asked, large_request, request_id, small_request
 from gateway.api.response_streams import closing
 from gateway.core.calls import RpcFailure
-from gateway.core.errors import Draining
+from gateway.core.errors import Draining, InvalidRequest, NotFound
 from gateway.core.types import InferRequest
 from gateway.protocol.parameters import EMPTY_FINAL_RESPONSE, FINAL_RESPONSE
 from gateway.protocol.protobuf_infer import Arrival, encode_stream_error, encode_stream_response
@@ -113,8 +115,7 @@ class StreamSession:
     async def _begin(self, message: Buffer, group: asyncio.TaskGroup) -> None:
         answer: _Admitted | _Refused
         try:
-            request = await self._decoded(message)
-            meant = version_meant(self._context.catalog, request.model_name, request.model_version)
+            request, meant = await self._read_of(message)
             if meant is not None and meant.signature.decoupled:
                 group.create_task(self._answer_as_they_come(request, meant))
                 return
@@ -123,22 +124,37 @@ class StreamSession:
             answer = _Refused(request_id(self._context, message), error)
         self._answers.put_nowait(answer)
 
-    async def _decoded(self, message: Buffer) -> InferRequest:
+    async def _read_of(self, message: Buffer) -> tuple[InferRequest, ServedVersion | None]:
+        """Decode a message, and look at whom it is for; a model that is loaded on first use is waited for.
+
+        The stream is not read on meanwhile, so that requests keep their order.
+        """
         try:
-            return await self._decode(message)
+            request = await self._decode(message)
+            return request, await self._meant(request)
         except Exception as error:
             arrived_s = self._context.clock.now_s()
             self._context.refused(unread(message, self._stream.metadata, arrived_s), error)
             raise
 
     async def _decode(self, message: Buffer) -> InferRequest:
-        """Decode; the stream is not read on meanwhile, so that requests keep their order."""
         context, stream = self._context, self._stream
         arrival = Arrival(context.clock.now_s(), stream.deadline_s, stream.metadata)
         if not is_large(message):
             return small_request(context, message, arrival)
-        large = large_request(context, message, arrival)
+        asked = partial(large_asked, context, message, arrival)
+        large = await when_ready(context, asked, lambda: large_request(context, message, arrival))
         return await context.decode_pool.run(large.decode, len(message)) if large.heavy else large.decode()
+
+    async def _meant(self, request: InferRequest) -> ServedVersion | None:
+        """Return as `version_meant` what decides how a request is answered, once its model is loaded."""
+        catalog, model, version = self._context.catalog, request.model_name, request.model_version
+        if self._context.cold_starts is None:
+            return version_meant(catalog, model, version)
+        try:
+            return await when_ready(self._context, lambda: request, lambda: catalog.get(model, version))
+        except (NotFound, InvalidRequest):
+            return None  # the service says it
 
     async def _answer_in_order(self) -> None:
         while (answer := await self._answers.get()) is not None:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.api.classified import classified, version_meant
-from gateway.api.cold import begin_when_ready, served_when_ready
+from gateway.api.cold import begin_when_ready, when_ready
 from gateway.api.decoding import HEAVY_BYTES, takes_bytes
 from gateway.api.event_stream import EVENT_STREAM_TYPE, EventStream
 from gateway.api.http_models import model_version
@@ -297,8 +297,9 @@ class InferHttp:
 
     async def _generate_request(self, request: HttpRequest) -> InferRequest:
         try:
-            await served_when_ready(self._context, *model_version(request))
-            decode = self._generate_decoder(request)
+            decode = await when_ready(
+                self._context, partial(_asked, request), partial(self._generate_decoder, request)
+            )
             if len(request.body) < HEAVY_BYTES:
                 return decode()
             return await self._context.decode_pool.run(decode, len(request.body))

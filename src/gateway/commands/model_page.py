@@ -183,11 +183,12 @@ def _steps(version: Version) -> Iterator[RenderableType]:
         f"Version {version_name(version['version'], version['label'])}, {end} {_duration(total_s)}"
     )
     grid = _grid()
-    grid.add_column()
+    width = max(len(_duration(step["seconds"])) for step in steps)
     for step in steps:
         cells = round(_BAR_CELLS * step["seconds"] / longest_s) if longest_s else 0
         word = _STEP_WORDS.get(step["state"], step["state"].lower())
-        grid.add_row(word, Text(_duration(step["seconds"]), justify="right"), Text("━" * cells, "cyan"))
+        line = Text(f"{_duration(step['seconds']):>{width}}", no_wrap=True)
+        grid.add_row(_plain(word), line.append(f"  {'━' * cells}", "cyan") if cells else line)
     yield _indented(grid)
 
 

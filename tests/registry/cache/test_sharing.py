@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.registry.cache import ArtifactCache
+from gateway.registry.cache.layout import Layout
 from tests.registry.cache.shelf import FILES, QUICK, Shelf, contents, digest_of, ignore, request
 
 if TYPE_CHECKING:
@@ -148,3 +149,20 @@ async def test_an_artifact_is_kept_for_another_gateway(tmp_path: Path) -> None:
 def _nothing_stays(wall_s: Callable[[], float] | None = None) -> Any:
     options = replace(QUICK, max_bytes=0, grace_s=-1)
     return options if wall_s is None else replace(options, wall_s=wall_s)
+
+
+def test_a_directory_that_another_has_just_begun_is_a_cache(tmp_path: Path) -> None:
+    """Between the look for the format and the look at what else is there, another process makes the cache."""
+
+    class Late(Layout):
+        raced = False
+
+        def _format(self) -> bytes | None:
+            if not self.raced:
+                self.raced = True
+                Layout(self.root).prepare()
+                return None
+            return super()._format()
+
+    Late(tmp_path / "cache").prepare()
+    Layout(tmp_path / "cache").prepare()

@@ -67,21 +67,28 @@ class Layout:
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
 
     def _check_format(self) -> None:
-        try:
-            found = (self.root / _FORMAT_FILE).read_bytes()[:200]
-        except FileNotFoundError:
-            if any(not path.name.startswith(TEMPORARY_PREFIX) for path in self.root.iterdir()):
-                raise _refused(
-                    "is not empty, and no artifact cache; name an empty one, or a new one"
-                ) from None
+        found = self._format()
+        if found is None:
+            is_empty = all(path.name.startswith(TEMPORARY_PREFIX) for path in self.root.iterdir())
+            # What is there may be what somebody else began with since the first look: first the format.
+            found = None if is_empty else self._format()
+            if found is None and not is_empty:
+                raise _refused("is not empty, and no artifact cache; name an empty one, or a new one")
+        if found is None:
             write_atomically(self.root / _FORMAT_FILE, FORMAT.encode(), durable=True)
-            return
-        if found != FORMAT.encode():
+        elif found != FORMAT.encode():
             shown = ascii(found.decode(errors="replace").strip())
             raise _refused(
                 f"has another format, {shown}, than this gateway's, '{FORMAT.strip()}'; name another "
                 "directory, or delete this one when no other gateway uses it"
             )
+
+    def _format(self) -> bytes | None:
+        """Return what the directory says that it is, None when it says nothing."""
+        try:
+            return (self.root / _FORMAT_FILE).read_bytes()[:200]
+        except FileNotFoundError:
+            return None
 
     def artifact(self, digest: str) -> Path:
         """Where the artifact of that content is, its manifest with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from contextlib import contextmanager
@@ -63,6 +64,8 @@ def set_defaults(timeout_s: float) -> None:
     """
     for name, value in {**_QUIET, "MLFLOW_HTTP_REQUEST_TIMEOUT": str(math.ceil(timeout_s))}.items():
         os.environ.setdefault(name, value)
+    # Each attempt at a server that is down is a warning of its own; that it is down we say ourselves.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 def connect(step: str, tracking_uri: str, registry_uri: str) -> MlflowClient:
