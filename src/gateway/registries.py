@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Protocol, Self
+from contextlib import AsyncExitStack, aclosing
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from gateway import wiring_registries as wiring
 from gateway.core.errors import ConfigError
 from gateway.core.registry import RegistryError
 from gateway.registry.cache.store import ArtifactCache
+from gateway.registry.changes import changes
 from gateway.registry.resolutions import ResolutionStore
 from gateway.registry.source import PollObserver
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from gateway.config.schema import GatewayConfig
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from gateway.wiring_registries import OpenRegistry
 
 _log = logging.getLogger(__name__)
+
+_WITHOUT_EVENTS_S: Final = 3600.0
+"""Polling is what finds changes; events are hints."""
 
 
 class RegistryObserver(PollObserver, Protocol):
@@ -93,8 +98,10 @@ class Registries:
             self._open = await asyncio.to_thread(lambda: list(wiring.open_registries(self._config, parts)))
             for opened in self._open:
                 self._resources.push_async_callback(opened.registry.aclose)
-            collecting = asyncio.create_task(self._collect(cache), name="collect")
-            self._resources.push_async_callback(_cancelled, collecting)
+            self._start(self._collect(cache), "collect")
+            for opened in self._open:
+                if opened.directory is not None:
+                    self._start(_hinted(opened.source, opened.directory), f"watch {opened.name}")
         except BaseException:
             await self._resources.aclose()
             raise
@@ -105,6 +112,9 @@ class Registries:
     ) -> None:
         """Stop what is fetched, keeping what is there, and free everything."""
         await self._resources.aclose()
+
+    def _start(self, work: Coroutine[None, None, None], name: str) -> None:
+        self._resources.push_async_callback(_cancelled, asyncio.create_task(work, name=name))
 
     async def _collect(self, cache: ArtifactCache) -> None:
         """Remove from the cache, time and again, what nobody needs."""
@@ -125,6 +135,13 @@ async def _prepare(cache: ArtifactCache) -> None:
         await cache.prepare()
     except RegistryError as error:
         raise ConfigError(str(error)) from error
+
+
+async def _hinted(source: RegistrySource, directory: Path) -> None:
+    """Have a directory looked at when the system tells of a change, sooner than it would be."""
+    async with aclosing(changes([directory], [], _WITHOUT_EVENTS_S)) as events:
+        async for _ in events:
+            source.hint()
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

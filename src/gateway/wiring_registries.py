@@ -74,12 +74,14 @@ class OpenRegistry:
         registry: to be closed after its source.
         source: follows it.
         webhook: tells its genuine webhooks from others; None without a secret.
+        directory: where it is, if it is a directory that is there; None otherwise.
     """
 
     name: str
     registry: ModelRegistry
     source: RegistrySource
     webhook: WebhookVerifier | None
+    directory: Path | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +163,7 @@ def _fit(settings: RegistrySettings, reference: ModelReference) -> int | None:
     if reference.scheme == FILE and settings.directory is not None:
         root, store = (
             str(settings.directory.path.absolute()),
-            unquote(reference.store.removeprefix("file://")),
+            _path_of(reference.store),
         )
     elif reference.scheme != FILE and settings.object_store is not None:
         root, store = settings.object_store.url, reference.store
@@ -174,7 +176,7 @@ def _fit(settings: RegistrySettings, reference: ModelReference) -> int | None:
 def _implied(reference: ModelReference) -> tuple[str, RegistrySettings]:
     """Return the settings of a registry that no entry describes: credentials come from the environment."""
     if reference.scheme == FILE:
-        path = Path(unquote(reference.store.removeprefix("file://")))
+        path = Path(_path_of(reference.store))
         return reference.store, RegistrySettings(directory=DirectorySettings(path=path))
     if reference.scheme != MLFLOW:
         return reference.store, RegistrySettings(object_store=ObjectStoreSettings(url=reference.store))
@@ -230,7 +232,22 @@ def _opened(
     )
     shared = SourceParts(registry, parts.cache, parts.resolutions, parts.clock)
     source = RegistrySource(place.title, models, shared, options)
-    return OpenRegistry(name=place.name, registry=registry, source=source, webhook=_webhook(settings))
+    return OpenRegistry(
+        name=place.name,
+        registry=registry,
+        source=source,
+        webhook=_webhook(settings),
+        directory=_directory(place),
+    )
+
+
+def _directory(place: Place) -> Path | None:
+    path = Path(_path_of(place.store)) if place.store.startswith("file://") else None
+    return path if path is not None and path.is_dir() else None
+
+
+def _path_of(store: str) -> str:
+    return unquote(store.removeprefix("file://"))
 
 
 def _webhook(settings: RegistrySettings) -> WebhookVerifier | None:

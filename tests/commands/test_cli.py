@@ -236,7 +236,7 @@ def test_models_prints_the_table(digits: Any) -> None:
 
 
 def test_models_without_metrics_still_answers(stub: Any) -> None:
-    """A metrics port that is closed to us costs one column, and one for administration labels and progress."""
+    """A metrics port that is closed to us costs one column, an administration port the labels."""
     stub.answer("POST", "/v2/repository/index", [{"name": "m", "state": "UNAVAILABLE"}])
     stub.answer("GET", "/v2/models/stats", {"model_stats": []})
     ports = ("--url", stub.url, "--metrics-url", UNUSED, "--admin-url", UNUSED)
