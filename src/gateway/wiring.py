@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.api.server_metadata import installed_metadata
 from gateway.config.merging import merged
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateway.config.schema import GatewayConfig, Http2Settings, ServerSettings, TlsSettings
+
+MAX_ADMIN_BODY_BYTES: Final = 1 << 20
+"""Administration takes no tensors; what it takes, a webhook say, comes from anybody who reaches the port."""
 
 
 def http_options(server: ServerSettings) -> HttpServerOptions:
@@ -57,7 +60,9 @@ def metrics_options(server: ServerSettings) -> HttpServerOptions:
 
 def admin_options(server: ServerSettings) -> HttpServerOptions:
     """Return the options of the administration listener."""
-    return _internal_options(server, server.admin_host, server.ports.admin)
+    options = _internal_options(server, server.admin_host, server.ports.admin)
+    most = min(options.limits.max_body_bytes, MAX_ADMIN_BODY_BYTES)
+    return replace(options, limits=replace(options.limits, max_body_bytes=most))
 
 
 def _internal_options(server: ServerSettings, host: str, port: int) -> HttpServerOptions:

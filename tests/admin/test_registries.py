@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECRET: Final = "a secret of both sides"
+OTHER: Final = "another registry's"
 PATH: Final = "/registries/prod/webhook"
 CANARY: Final = "text-of-the-body"
 MOVED: Final = {
@@ -44,7 +45,7 @@ def signed(
 @pytest.fixture
 async def hooked(tmp_path: Path) -> AsyncIterator[Admin]:
     """A port that takes webhooks of `prod`, three at most within the time they are remembered."""
-    webhooks = {"prod": WebhookVerifier(SECRET, max_deliveries=3)}
+    webhooks = {"other": WebhookVerifier(OTHER), "prod": WebhookVerifier(SECRET, max_deliveries=3)}
     async with administration(tmp_path, webhooks=webhooks) as served:
         yield served
 
@@ -92,9 +93,10 @@ async def refused(admin: Admin, status: int, words: str, body: bytes, **headers:
     assert len(admin.rig.registry.asked) == asked
 
 
-async def test_another_secret(hooked: Admin) -> None:
-    """403."""
-    body, headers = signed(MOVED, hooked.rig.wall.now_s, secret=CANARY)
+@pytest.mark.parametrize("secret", [CANARY, OTHER])
+async def test_another_secret(hooked: Admin, secret: str) -> None:
+    """403, though it be that of another registry."""
+    body, headers = signed(MOVED, hooked.rig.wall.now_s, secret=secret)
     await refused(hooked, 403, "does not match", body, **headers)
 
 

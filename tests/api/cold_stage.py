@@ -11,7 +11,6 @@ from gateway.api.context import ApiContext
 from gateway.api.decoding import DecodePool
 from gateway.api.grpc_inference import inference_service
 from gateway.api.http_routes import http_routes
-from gateway.core.pending import Pending
 from gateway.core.types import InferResponse
 from gateway.routing.router import Router
 from gateway.testing import FakeLoadedModel, settle
@@ -24,17 +23,21 @@ if TYPE_CHECKING:
     from gateway.core.calls import CancelHook, HttpResponse
     from gateway.core.interfaces import LoadedModel
     from gateway.core.options import LoadOptions, ModelSpec
+    from gateway.core.pending import Pending
     from gateway.core.statistics import VersionStatistics
     from gateway.core.types import Artifact, InferRequest, ModelSignature, VersionId
     from gateway.models.desired import DesiredVersion
 
 
 class EchoBatcher(CountingBatcher):
-    """Answers each request with its inputs, one turn of the event loop later."""
+    """Answers each request with its inputs, one turn of the event loop later, unless `held`."""
+
+    held = False
 
     def submit(self, request: InferRequest) -> Pending:
         pending = super().submit(request)
-        asyncio.get_running_loop().call_soon(pending.complete, self._answer(request))
+        if not self.held:
+            asyncio.get_running_loop().call_soon(pending.complete, self._answer(request))
         return pending
 
     async def stream(self, request: InferRequest) -> AsyncIterator[InferResponse]:
@@ -54,10 +57,12 @@ class ColdStage(LazyStage):
     """Everything a test of cold starts through the protocol may steer or look at.
 
     Attributes:
+        answers: whether models answer.
         signatures: artifact digest -> what its model takes; `x`, rows of two FP32, unless said.
         refusals: what was refused before the service saw it.
     """
 
+    answers: bool = True
     signatures: dict[str, ModelSignature] = field(default_factory=dict)
     refusals: list[tuple[InferRequest, Exception]] = field(default_factory=list)
 
@@ -65,8 +70,10 @@ class ColdStage(LazyStage):
         self, version: VersionId, model: LoadedModel, spec: ModelSpec, statistics: VersionStatistics
     ) -> EchoBatcher:
         del spec
-        self.queues.append(EchoBatcher(version, model, statistics))
-        return self.queues[-1]  # type: ignore[return-value]
+        batcher = EchoBatcher(version, model, statistics)
+        batcher.held = not self.answers
+        self.queues.append(batcher)
+        return batcher
 
     def model(self, artifact: Artifact, options: LoadOptions) -> FakeLoadedModel:
         del options

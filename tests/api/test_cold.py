@@ -13,6 +13,7 @@ import pytest
 from gateway._proto import open_inference_pb2 as pb
 from gateway.core.calls import RpcFailure
 from gateway.core.errors import Cancelled
+from gateway.core.options import BatchingOptions
 from gateway.protocol.protobuf_infer import LARGE_BYTES
 from gateway.protocol.status import GrpcCode
 from gateway.routing.cold_starts import ColdStartOptions
@@ -20,13 +21,25 @@ from gateway.testing import settle
 from tests.api.cold_stage import ColdStage
 from tests.api.drivers import DECOUPLED, StreamCall, UnaryCall, call
 from tests.api.messages import infer, rows_of, stream_response
-from tests.models.lazy_stage import sleeper
-from tests.models.stage import wanted
+from tests.models import lazy_stage
+from tests.models import stage as models_stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gateway.models.desired import DesiredVersion
+
 MANY_ROWS = LARGE_BYTES // 4
+
+ANY_ROWS = BatchingOptions(max_batch_rows=MANY_ROWS)
+
+
+def sleeper(model: str, digest: str = "d") -> DesiredVersion:
+    return lazy_stage.sleeper(model, digest=digest, batching=ANY_ROWS)
+
+
+def wanted(model: str) -> DesiredVersion:
+    return models_stage.wanted(model, 1, batching=ANY_ROWS)
 
 
 @dataclass(frozen=True)
@@ -53,8 +66,8 @@ def binary_body(rows: int) -> Body:
     return Body("/v2/models/m/infer", content, {"inference-header-content-length": str(len(head))})
 
 
-def raw_body(rows: int) -> Body:
-    content = np.full((rows, 2), 1.5, np.float32).tobytes()
+def raw_body() -> Body:
+    content = np.full((1, 2), 1.5, np.float32).tobytes()
     return Body("/v2/models/m/infer", content, {"inference-header-content-length": "0"})
 
 
@@ -67,8 +80,7 @@ BODIES = {
     "large json": json_body(MANY_ROWS),
     "binary": binary_body(1),
     "large binary": binary_body(MANY_ROWS),
-    "raw": raw_body(1),
-    "large raw": raw_body(MANY_ROWS),
+    "raw": raw_body(),
     "generate": generate_body(1),
     "large generate": generate_body(MANY_ROWS),
 }
@@ -156,23 +168,23 @@ async def test_no_more_http_requests_wait_than_may(body: Body) -> None:
         assert b"too many requests wait for model 'm'" in answer
 
 
-async def test_a_request_that_began_to_wait_is_cancelled_wherever_it_is() -> None:
-    """The hook that was given at first reaches the model's queue when the request has got there."""
-    async with ColdStage().serving(sleeper("m")) as stage:
-        for body in (BODIES["json"], BODIES["large binary"]):
-            exchange = stage.begin(body.path, body.content, dict(body.headers))
-            await stage.waiting(0 if stage.queues else 1)
-            stage.load()
-            await stage.until(lambda: bool(stage.queues) and bool(stage.queues[0].pendings))
-            exchange.cancel()
-            pending = stage.queues[0].pendings.pop()
-            assert isinstance(pending.error, Cancelled)
+@every_body
+async def test_a_request_that_has_waited_is_cancelled_where_it_is_now(body: Body) -> None:
+    """The hook that its client's end was given at first reaches the model's queue."""
+    async with ColdStage(answers=False).serving(sleeper("m")) as stage:
+        exchange = stage.begin(body.path, body.content, dict(body.headers))
+        await stage.waiting(1)
+        stage.load()
+        await stage.until(lambda: stage.asked() == 1)
+        exchange.cancel()
+        assert isinstance(stage.queues[0].pendings[0].error, Cancelled)
+        assert stage.catalog.loaded_versions("m")[0].leases == 0
 
 
 async def test_what_is_refused_after_its_wait_is_counted_once() -> None:
     """A body that proves to be wrong when its model is there to read it for."""
     async with ColdStage().serving(sleeper("m")) as stage:
-        wrong = stage.begin("/v2/models/m/generate", b'{"z": 1}')
+        wrong = stage.begin("/v2/models/m/generate", b"[]")
         await stage.waiting(1)
         assert stage.refusals == []
         stage.load()
@@ -237,7 +249,7 @@ async def test_a_model_that_sleeps_no_more_because_it_is_gone_is_not_found() -> 
     """Withdrawn while two ways in wait for it."""
     async with ColdStage().serving(sleeper("m")) as stage:
         asking = asyncio.ensure_future(stage.http.fetch("GET", "/v2/models/m"))
-        large = stage.begin(BODIES["large raw"].path, BODIES["large raw"].content, {})
+        large = stage.begin(BODIES["large json"].path, BODIES["large json"].content)
         await stage.waiting(2)
         stage.catalog.apply("source", [])
         stage.load()
@@ -248,7 +260,7 @@ async def test_a_model_that_sleeps_no_more_because_it_is_gone_is_not_found() -> 
 
 async def test_a_model_that_is_loaded_at_start_is_refused_while_it_loads() -> None:
     """Nobody waits for what is not loaded on first use."""
-    async with ColdStage().serving(wanted("m", 1)) as stage:
+    async with ColdStage().serving(wanted("m")) as stage:
         for body in BODIES.values():
             assert stage.begin(body.path, body.content, dict(body.headers)).answer()[0] == 503
         for message in MESSAGES.values():
@@ -333,7 +345,7 @@ class Streaming:
 @every_message
 async def test_a_stream_waits_for_a_model_and_keeps_its_order(message: bytes) -> None:
     """A request to a model that sleeps holds those behind it up; all are answered, and it is loaded once."""
-    async with ColdStage().serving(sleeper("m"), wanted("n", 1)) as stage:
+    async with ColdStage().serving(sleeper("m"), wanted("n")) as stage:
         stage.load()
         await stage.catalog.wait_settled()
         assert stage.backend.gate is not None

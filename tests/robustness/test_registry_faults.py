@@ -16,7 +16,7 @@ import pytest
 
 from gateway.registry.cache import Manifest, ManifestFile
 from tests.registry.verification.signed_models import Signer, new_signer, sign, write_version
-from tests.robustness.registry_door import Door, Spoiler, fault, flipped, overwritten, slow, truncated
+from tests.robustness.registry_door import Door, fault, flipped, overwritten, slow, truncated
 from tests.robustness.registry_scene import (
     Gateway,
     Shelf,
@@ -34,15 +34,16 @@ from tests.robustness.registry_scene import (
 from tests.servers.seaweed import BUCKET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from tests.robustness.registry_door import Spoiler
     from tests.servers.seaweed import Seaweed
 
 pytestmark = pytest.mark.slow
 
 PLAIN = ["listing-500", "corrupt", "breaking", "golden", "no-model"]
-DOWNLOADS: dict[str, tuple[Spoiler, list[str]]] = {
+DOWNLOADS: Mapping[str, tuple[Spoiler, list[str]]] = {
     "slow": (slow, ["nothing for 0.5 s"]),
     "artifact-500": (fault(500, "InternalError"), ["s3://", "has a fault of its own (500 InternalError)"]),
     "artifact-404": (fault(404, "NoSuchKey"), ["s3://", "has no such thing (404 NoSuchKey)"]),
@@ -166,7 +167,7 @@ def test_every_listing_fails(scene: Scene) -> None:
 
 
 def test_artifacts_cannot_be_read(scene: Scene) -> None:
-    """Each fault of a download is told with the file, and the download is tried again; all of them at once."""
+    """Each fault of a download is told with the file, and it is tried again; all of them at once."""
     with ExitStack() as stack:
         traffic = {name: stack.enter_context(scene.traffic(name)) for name in DOWNLOADS}
         for name, (spoiled, _) in DOWNLOADS.items():

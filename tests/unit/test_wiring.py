@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ByteSize
 
 from gateway import wiring
-from gateway.config.schema import check_config
+from gateway.config.schema import LimitSettings, check_config
 from gateway.config.yaml_file import parse_yaml
 from gateway.core.errors import ModelLoadError
 from gateway.core.options import ModelSpec
@@ -171,12 +172,20 @@ def test_every_limit_has_a_key() -> None:
     }
 
 
+def test_administration_takes_small_bodies_alone() -> None:
+    """Whatever inference takes; and never more than inference does."""
+    assert wiring.admin_options(CONFIG.server).limits.max_body_bytes == wiring.MAX_ADMIN_BODY_BYTES
+    small = CONFIG.server.model_copy(update={"limits": LimitSettings(max_body_bytes=ByteSize(1000))})
+    assert wiring.admin_options(small).limits.max_body_bytes == 1000
+
+
 @pytest.mark.parametrize("options", [wiring.metrics_options, wiring.admin_options])
 def test_metrics_and_administration_share_the_limits_of_inference(options: Any) -> None:
     """A limit protects the process whichever port a client finds."""
     server = check_config(parse_yaml(EVERY_LIMIT, "f.yaml")).server
     inference = wiring.http_options(server)
-    assert options(server).limits == inference.limits
+    shared = options(server).limits
+    assert dataclasses.replace(shared, max_body_bytes=inference.limits.max_body_bytes) == inference.limits
     assert options(server).keep_alive_s == inference.keep_alive_s == 7
 
 

@@ -33,8 +33,8 @@ def _mended(value: object, depth: int) -> object:
         return {str(_mended(str(key), depth)): _mended(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_mended(item, depth + 1) for item in value]
-    if isinstance(value, bool) or value is None:
-        return value
+    if value is None:
+        return None
     if isinstance(value, int):
         return value if -_MAX_INTEGER <= value < _MAX_INTEGER else str(value)[:_MAX_DEPTH]
     if isinstance(value, float):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gateway.admin import documents
 from gateway.admin.json_text import json_answer
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.core.interfaces import ModelCatalog
     from gateway.core.types import VersionId
 
+_ROWS_A_TURN: Final = 50
 MemoryRows: TypeAlias = Iterable[tuple[Device, int, int | None]]
 """Device, bytes that models hold on it, its limit or None."""
 
@@ -78,15 +80,13 @@ class _Pages:
 
     async def status(self, _request: HttpRequest) -> HttpResponse:
         """Show everything in short."""
-        parts, standing = self._parts, self._resolutions()
+        parts = self._parts
         return json_answer(
             {
                 "version": parts.version,
                 "now": parts.wall_s(),
                 "ready": parts.catalog.is_ready(),
-                "models": [
-                    documents.version_row(row, standing.get(row.id.model)) for row in parts.catalog.index()
-                ],
+                "models": await self._rows(),
                 "memory": [documents.memory_row(*row) for row in parts.memory()],
                 "registries": [documents.registry_row(registry) for registry in parts.registries],
             }
@@ -107,6 +107,16 @@ class _Pages:
         ]
         page = documents.model_page(name, ready=catalog.is_model_ready(name), rows=pages, resolution=standing)
         return json_answer({"now": self._parts.wall_s(), **page})
+
+    async def _rows(self) -> list[dict[str, Any]]:
+        """Return the index, some rows a turn of the loop: hundreds of models take milliseconds."""
+        standing = self._resolutions()
+        rows: list[dict[str, Any]] = []
+        for row in self._parts.catalog.index():
+            rows.append(documents.version_row(row, standing.get(row.id.model)))
+            if len(rows) % _ROWS_A_TURN == 0:
+                await asyncio.sleep(0)
+        return rows
 
     def _resolutions(self) -> Mapping[str, ResolutionView]:
         """Return where each model of a registry stands, by its public name."""
