@@ -66,15 +66,15 @@ async def measure(server: GatewayProcess, duration_s: float) -> LagReport:
         duration_s: how long, to the end of the load and unload then under way.
     """
     before = await _buckets(server)
-    async with _probing(server.http_port) as found:
+    async with probing(server.http_port) as found:
         loads = await _busy(server, duration_s)
     after = await _buckets(server)
     counts = {bound: after[bound] - before[bound] for bound in after}
     maximum = (await _samples(server))["gateway_loop_lag_max_seconds"]
     return LagReport(
         loop=Lag(round(max(counts.values())), _quantile(counts, 0.999), maximum),
-        probe=_lag(found["latencies_s"]),
-        machine=_lag(found["naps_s"]),
+        probe=lag_of(found["latencies_s"]),
+        machine=lag_of(found["naps_s"]),
         loads=loads,
     )
 
@@ -116,7 +116,7 @@ async def _large_bodies(port: int) -> None:
 
 
 @asynccontextmanager
-async def _probing(port: int) -> AsyncIterator[dict[str, list[float]]]:
+async def probing(port: int) -> AsyncIterator[dict[str, list[float]]]:
     """Run the probe beside the block; its measurements are in the dictionary afterwards."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
@@ -152,6 +152,7 @@ def _quantile(counts: dict[float, float], share: float) -> float:
     return min(bound for bound, count in counts.items() if count >= share * total)
 
 
-def _lag(values: Sequence[float]) -> Lag:
+def lag_of(values: Sequence[float]) -> Lag:
+    """Return what delays come to."""
     array: np.ndarray[Any, np.dtype[np.float64]] = np.asarray(values)
     return Lag(len(values), float(np.quantile(array, 0.999)), float(array.max()))

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadtests.metrics_page import quantile
 from loadtests.served import metrics_text
 from loadtests.soak_http import HttpConnection
+from loadtests.soak_lag import Lag, lag_of, probing
 from loadtests.soak_load import http_infer
 from loadtests.soak_models import publish
 from loadtests.soak_server import GatewayProcess, settings
@@ -41,6 +42,7 @@ EXPONENT: Final = 1.0
 CLIENTS: Final = 4
 HIT_RATE_POINTS: Final = 2.0
 COLD_P99_S: Final = 5.0
+LAG_P999_S: Final = 0.005
 WIDTH: Final = 4
 _PAGE_EVERY: Final = 100
 _OPSET: Final = 17
@@ -115,6 +117,7 @@ class LazyReport:
         costs: bytes that each model held when it was looked at.
         peak_rss: most resident memory more than before the first request.
         lag: bound in seconds -> measurements of the event loop's lag at or below it, since the first request.
+        naps: by how much naps of another process on the same machine came out too long, meanwhile.
     """
 
     sent: int = 0
@@ -126,6 +129,21 @@ class LazyReport:
     costs: dict[int, int] = field(default_factory=dict)
     peak_rss: int = 0
     lag: Mapping[float, float] = field(default_factory=dict)
+    naps: Lag = field(default_factory=lambda: Lag(0, 0.0, 0.0))
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the requests that began no load.
+
+        A simulated cache has a model as soon as it is asked for. So what counts against it is the loads that
+        requests began; one that joins a load under way waits as well (`waits` tells), and is no miss.
+        """
+        return 1 - self.starts / max(1, self.sent)
+
+    @property
+    def at_once_rate(self) -> float:
+        """Share of the requests that found their model loaded."""
+        return 1 - self.waits / max(1, self.sent)
 
     def cold_s(self, share: float) -> float:
         """Return a quantile of the latencies of requests that waited: of as many of the slowest as did."""
@@ -140,11 +158,12 @@ async def replay(server: GatewayProcess, trace: Sequence[int], clients: int = CL
     before = server.usage().rss_bytes
     server.reset_peak()
     entries = iter(trace)
-    async with asyncio.TaskGroup() as group:
+    async with probing(server.http_port) as found, asyncio.TaskGroup() as group:
         for _ in range(clients):
             group.create_task(_client(server, entries, report))
     lag = await _look(server, report)
     report.lag = {bound: count - lag_before[bound] for bound, count in lag.items()}
+    report.naps = lag_of(found["naps_s"])
     report.peak_rss = server.usage().peak_bytes - before
     return report
 
@@ -221,17 +240,37 @@ def lazy(fraction: float) -> Iterator[Row]:
     said = f"resident memory +{report.peak_rss / 1e6:.0f} MB"
     limit = f"{budget / 1e6:.0f} MB"
     yield Row("lazy, memory held", count, said, held, limit, ok=report.peak_held <= budget)
-    rate, least = (1 - report.starts / max(1, report.sent)) * 100, simulated * 100 - HIT_RATE_POINTS
-    said = f"simulated LRU {simulated * 100:.1f} %"
-    yield Row("lazy, hit rate", count, said, f"{rate:.1f} %", f">= {least:.1f} %", ok=rate >= least)
-    cold_s = report.cold_s(0.99)
-    said = f"p50 {report.cold_s(0.5):.2f} s, p99.9 of loop lag <= {quantile(report.lag, 0.999) * 1e3:g} ms"
-    limit = f"{COLD_P99_S:.0f} s"
-    yield Row(
-        "lazy, cold start p99",
-        f"{report.waits} waits",
-        said,
-        f"{cold_s:.2f} s",
-        limit,
-        ok=cold_s <= COLD_P99_S,
-    )
+    yield _hit_row(report, simulated * 100)
+    yield _cold_row(report)
+    yield _lag_row(report)
+
+
+def _hit_row(report: LazyReport, simulated: float) -> Row:
+    rate, at_once = report.hit_rate * 100, report.at_once_rate * 100
+    count = f"{report.starts} loads begun"
+    said = f"simulated LRU {simulated:.1f} %; {at_once:.1f} % waited for no load, own or other"
+    limit = f"within {HIT_RATE_POINTS:g} points"
+    ok = abs(rate - simulated) <= HIT_RATE_POINTS
+    return Row("lazy, hit rate", count, said, f"{rate:.1f} %", limit, ok=ok)
+
+
+def _cold_row(report: LazyReport) -> Row:
+    cold_s, said = report.cold_s(0.99), f"p50 {report.cold_s(0.5):.2f} s"
+    count, limit = f"{report.waits} waits", f"{COLD_P99_S:.0f} s"
+    return Row("lazy, cold start p99", count, said, f"{cold_s:.2f} s", limit, ok=cold_s <= COLD_P99_S)
+
+
+def _lag_row(report: LazyReport) -> Row:
+    """Return the row of the loop's lag; it cannot be less than what the machine lets anybody wait."""
+    bounds = sorted(report.lag)
+    machine_s = next(bound for bound in bounds if bound >= min(report.naps.p999_s, bounds[-1]))
+    lag_s, most_s = quantile(report.lag, 0.999), max(LAG_P999_S, machine_s)
+    under = share_within(report.lag, LAG_P999_S) * 100
+    said = f"{under:.2f} % within 5 ms; naps of another process {report.naps.p999_s * 1e3:.1f} ms late"
+    count, figure = f"{max(report.lag.values()):.0f} samples", f"<= {lag_s * 1e3:g} ms"
+    return Row("lazy, loop lag p99.9", count, said, figure, f"{most_s * 1e3:g} ms", ok=lag_s <= most_s)
+
+
+def share_within(cumulative: Mapping[float, float], bound: float) -> float:
+    """Return the share of the measurements that lie at or below a bound."""
+    return cumulative[bound] / max(1.0, *cumulative.values())

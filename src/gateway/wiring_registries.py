@@ -353,8 +353,8 @@ def cache_options(config: GatewayConfig) -> CacheOptions:
         max_artifact_bytes=int(cache.max_artifact_bytes),
         part_bytes=int(cache.part_bytes),
         parallel_parts=cache.parallel_parts,
-        # Each registry has its own limit below this one, which is for what a registry does not notice.
-        read_timeout_s=max(timeouts, default=DEFAULT_READ_TIMEOUT_S),
+        # For what a registry, which has its own limit, does not notice: it knows better what was the matter.
+        read_timeout_s=max(timeouts, default=DEFAULT_READ_TIMEOUT_S) + 5.0,
         durable=cache.durable,
     )
 

@@ -154,6 +154,30 @@ async def test_what_waits_is_bounded_in_number_and_bytes() -> None:
         assert loads(stage) == 3
 
 
+async def test_what_waits_for_all_models_together_is_bounded() -> None:
+    """However many models there are; room is made by each end of a wait, whichever way it ends."""
+    stage = LazyStage(cold_options=ColdStartOptions(max_total_bytes=40))
+    async with stage.running(*(sleeper(name) for name in "abc")) as manager:
+        cancelled, kept = stage.ask("a"), stage.ask("b")
+        with pytest.raises(Overloaded, match="'c' among them"):
+            stage.ask("c")
+        assert stage.lazy.awake() == {"a", "b"}
+        cancelled.cancel()
+        late = stage.ask("c", deadline_s=stage.clock.now_s() + 1)
+        stage.clock.advance(2)
+        assert isinstance(late.error, DeadlineExceeded)
+        stage.ask("c")
+        await manager.wait_settled()
+        stage.answer()
+        assert kept.done
+        manager.apply("source", [sleeper(name) for name in "xyz"])
+        stage.ask("x"), stage.ask("y")
+        with pytest.raises(Overloaded):
+            stage.ask("z")
+        await manager.wait_settled()
+        stage.answer()
+
+
 async def test_a_failed_load_answers_with_its_reason_and_is_not_repeated_at_once() -> None:
     """Requests soon after fail without a load; after the pause one load is tried again, and pauses grow."""
     stage = LazyStage()

@@ -35,6 +35,7 @@ PAUSE_S: Final = 0.02
 ALIAS: Final = "live"
 _ANY_PORTS: Final = {"http": 0, "grpc": 0, "metrics": 0, "admin": 0}
 _COLUMNS: Final = 2
+_PRODUCTS: Final = 48
 
 
 def onnx_version(number: int) -> bytes:
@@ -47,11 +48,11 @@ def slow_to_load(number: int) -> bytes:
     constant = helper.make_node(
         "ConstantOfShape", ["shape"], ["c0"], value=helper.make_tensor("v", TensorProto.FLOAT, [1], [0.0])
     )
-    products = [helper.make_node("MatMul", [f"c{n}", "c0"], [f"c{n + 1}"]) for n in range(24)]
+    products = [helper.make_node("MatMul", [f"c{n}", "c0"], [f"c{n + 1}"]) for n in range(_PRODUCTS)]
     nodes = [
         constant,
         *products,
-        helper.make_node("ReduceMax", ["c24"], ["zero"], keepdims=0),
+        helper.make_node("ReduceMax", [f"c{_PRODUCTS}"], ["zero"], keepdims=0),
         helper.make_node("Add", ["number", "zero"], ["factor"]),
         helper.make_node("Mul", ["x", "factor"], ["y"]),
     ]
@@ -59,8 +60,8 @@ def slow_to_load(number: int) -> bytes:
         helper.make_tensor("shape", TensorProto.INT64, [2], [1500, 1500]),
         helper.make_tensor("number", TensorProto.FLOAT, [1], [float(number)]),
     ]
-    shape = ["batch", _COLUMNS]
-    return model(nodes, [tensor("x", shape)], [tensor("y", shape)], constants).SerializeToString()
+    inputs, outputs = ([tensor(name, ["batch", _COLUMNS])] for name in ("x", "y"))
+    return model(nodes, inputs, outputs, constants).SerializeToString()
 
 
 def with_ballast(number: int, nbytes: int) -> bytes:
@@ -255,7 +256,7 @@ def started(config: Mapping[str, Any], directory: Path, *before: str) -> Iterato
     """
     path, log = directory / "gateway.yaml", directory / "log"
     path.write_text(json.dumps(config))
-    command = [*before, COMMAND, "serve", "--config", path, "--ready-json"]
+    command: list[str | Path] = [*before, COMMAND, "serve", "--config", path, "--ready-json"]
     with (
         log.open("ab") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process,

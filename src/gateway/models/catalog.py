@@ -69,7 +69,7 @@ class Catalog:
     def ready_versions(self, model: str) -> Sequence[int]:
         """Return the READY numbers of a model, ascending; as `ModelCatalog.ready_versions`."""
         self._check_known(model)
-        return tuple(v.id.number for v in self._table.versions if v.id.model == model)
+        return tuple(v.id.number for v in self.loaded_versions(model))
 
     def served(self) -> Sequence[ServedVersion]:
         """Return every READY version, by name and number."""
@@ -87,7 +87,8 @@ class Catalog:
 
     def loaded_versions(self, model: str) -> Sequence[LoadedVersion]:
         """Return the READY versions of a model, by ascending number."""
-        return tuple(v for v in self._table.versions if v.id.model == model)
+        # Built by ascending number; the text "" repeats one of them.
+        return tuple(v for text, v in self._table.routes.get(model, {}).items() if text)
 
     def is_ready(self) -> bool:
         """Whether every required model has a READY version; False before the first `apply` and in a drain."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,6 +15,22 @@ if TYPE_CHECKING:
     _ByNumber: TypeAlias = dict[tuple[str, int], WantedVersion]
 
 _log = logging.getLogger(__name__)
+
+
+class _Choice(NamedTuple):
+    """What the claims come to, found out once after each change: it is asked for at every step of a load.
+
+    Attributes:
+        chosen: the version that each number leads to.
+        eager: those of them that are wanted unconditionally.
+        lazy: the others, by model and ascending number.
+        claimants: the names of the claims on each version.
+    """
+
+    chosen: _ByNumber
+    eager: _ByNumber
+    lazy: Mapping[str, Sequence[WantedVersion]]
+    claimants: Mapping[VersionId, Sequence[str]]
 
 
 class Claims:
@@ -31,7 +47,7 @@ class Claims:
         self._claims: dict[str, tuple[WantedVersion, ...]] = {}
         self._told: frozenset[tuple[str, VersionId]] = frozenset()
         self._awake: frozenset[str] = frozenset()
-        self._known: tuple[_ByNumber, _ByNumber] | None = None
+        self._known: _Choice | None = None
 
     def replace(self, claim: str, wanted: Sequence[WantedVersion]) -> None:
         """Set the complete set of `claim`; an empty one withdraws it."""
@@ -52,46 +68,43 @@ class Claims:
 
     def union(self) -> Mapping[tuple[str, int], WantedVersion]:
         """Return what must be loaded, by model and number."""
-        chosen, eager = self._chosen()
+        choice = self._choice()
         return {
-            key: eager.get(key, wanted)
-            for key, wanted in chosen.items()
-            if key in eager or wanted.id.model in self._awake
+            key: choice.eager.get(key, wanted)
+            for key, wanted in choice.chosen.items()
+            if key in choice.eager or wanted.id.model in self._awake
         }
 
     def lazy(self) -> Mapping[str, Sequence[WantedVersion]]:
         """Return the versions that are loaded on first use, by model and ascending number, awake or not."""
-        chosen, eager = self._chosen()
-        lazy: dict[str, list[WantedVersion]] = {}
-        for key in sorted(chosen.keys() - eager.keys()):
-            lazy.setdefault(key[0], []).append(chosen[key])
-        return lazy
+        return self._choice().lazy
 
     def claimants(self) -> Mapping[VersionId, Sequence[str]]:
         """Return the names of the claims on each version, in the order in which they were made."""
-        claimants: dict[VersionId, list[str]] = {}
-        for claim, wanted in self._each():
-            claimants.setdefault(wanted.id, []).append(claim)
-        return claimants
+        return self._choice().claimants
 
-    def _chosen(self) -> tuple[_ByNumber, _ByNumber]:
-        """Return the version that each number leads to, and those of them that are wanted unconditionally."""
+    def _choice(self) -> _Choice:
         if self._known is None:
             self._known = self._choose()
         return self._known
 
-    def _choose(self) -> tuple[_ByNumber, _ByNumber]:
+    def _choose(self) -> _Choice:
         chosen: _ByNumber = {}
         eager: _ByNumber = {}
+        lazy: dict[str, list[WantedVersion]] = {}
+        claimants: dict[VersionId, list[str]] = {}
         refused: set[tuple[str, VersionId]] = set()
         for claim, wanted in self._each():
             key = wanted.id[:2]
+            claimants.setdefault(wanted.id, []).append(claim)
             if chosen.setdefault(key, wanted).id != wanted.id:
                 refused.add((claim, wanted.id))
             elif not wanted.spec.lazy:
                 eager.setdefault(key, wanted)
+        for key in sorted(chosen.keys() - eager.keys()):
+            lazy.setdefault(key[0], []).append(chosen[key])
         self._tell(frozenset(refused))
-        return chosen, eager
+        return _Choice(chosen, eager, lazy, claimants)
 
     def _each(self) -> Iterator[tuple[str, WantedVersion]]:
         for claim, versions in self._claims.items():

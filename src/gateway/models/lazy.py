@@ -220,9 +220,9 @@ class LazyModels:
 
     def _came(self, version: VersionId) -> None:
         model = version.model
+        self._failures.pop(version, None)
         if model not in self._awake or not self.is_lazy(model):
             return
-        self._failures.pop(version, None)
         self._ready_s[version] = self._wall_s()
         for loaded in self._manager.loaded_versions(model):
             if loaded.id == version:

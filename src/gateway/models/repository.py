@@ -285,9 +285,9 @@ class RepositoryController:
         failures: list[str] = []
         causes: list[Exception | None] = []
         for version in order.versions:
-            if version.spec.lazy:  # of a registry: loaded when somebody asks for it
-                continue
             status = await self._manager.outcome(version.id)
+            if status is None and version.spec.lazy:
+                continue  # of a registry, and asleep: loaded when somebody asks for it
             if status is None:
                 failures.append(f"version {version.id.number} was withdrawn while it loaded")
             elif status.state is not VersionState.READY:

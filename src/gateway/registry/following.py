@@ -8,6 +8,8 @@ The rules, all of them here:
   followed under the policy `unload`, once it came twice in a row: between deleting an alias and setting it
   anew a registry has none. Under `keep` what was served stays, and the status says so.
 - A version that is there and cannot be served (still pending, half written) is followed under neither.
+- After a restart, where none of the versions wanted was ever READY, the one that was READY last comes first,
+  and serves until one of them is READY: as without the restart, a version takes over when it can and may.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from gateway.registry.resolutions import Resolution
+from gateway.registry.resolutions import Resolution, served_last
 from gateway.registry.selection import Hold, Selection, select, served
 
 if TYPE_CHECKING:
@@ -166,6 +168,20 @@ class Following:
         self._since_s = wall_s
         self._last_ok_s: float | None = None
         self._missing = 0
+        self._may_stand_in = False
+        self._stands_in = False
+
+    @property
+    def standing_in(self) -> tuple[RegistryVersion, ...]:
+        """What an earlier process served and nobody wants any more, as long as nothing wanted was READY."""
+        return served_last(self.ready, self.versions) if self._may_stand_in else ()
+
+    @property
+    def offered(self) -> tuple[RegistryVersion, ...]:
+        """The versions to be served, ascending numbers: those wanted, and what stands in for them."""
+        standing_in = self.standing_in
+        wanted = () if standing_in and not self._stands_in else self.versions
+        return tuple(sorted((*standing_in, *wanted), key=lambda version: version.number))
 
     def restore(self, resolution: Resolution, description: ModelDescription | None, wall_s: float) -> None:
         """Take up what an earlier process knew; without a description only the history is of use."""
@@ -174,6 +190,7 @@ class Following:
             return
         self.versions, self.aliases, self.description = resolution.versions, resolution.aliases, description
         self._last_ok_s = resolution.ok_s
+        self._may_stand_in = True
         if self.versions:
             self._enter(ResolutionStatus.STALE, self._as_before(NOT_ASKED), wall_s)
 
@@ -212,7 +229,16 @@ class Following:
 
     def mark(self) -> tuple[object, ...]:
         """Return what a claim and an index are made from; unequal when either may have changed."""
-        return self.versions, self.aliases, self.description, self.message
+        return self.versions, self.offered, self.aliases, self.description, self.message
+
+    def settled(self, version: RegistryVersion, *, is_ready: bool) -> None:
+        """Take note that a version that is offered is READY, or has failed."""
+        key = (version.label, version.revision)
+        if key in {(v.label, v.revision) for v in self.standing_in}:
+            self._stands_in = is_ready
+            self._may_stand_in = is_ready
+        elif is_ready:
+            self._may_stand_in = False
 
     def resolution(self) -> Resolution | None:
         """Return what is worth keeping on disk; None as long as nothing is known."""

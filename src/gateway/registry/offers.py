@@ -72,9 +72,9 @@ class Offers:
         description = following.description
         if description is None:
             return []
-        made_from = (following.versions, description, following.aliases)
+        made_from = (following.offered, description, following.aliases)
         if made_from != self._made_from:
-            self._last = self._made(following.versions, description, following.aliases, forget=True)
+            self._last = self._made(following.offered, description, following.aliases, forget=True)
             self._made_from = made_from
         return list(self._last)
 
@@ -88,16 +88,22 @@ class Offers:
         return self._made(versions, description, aliases, forget=False)
 
     def note(self, status: VersionStatus, following: Following, wall_s: float) -> bool:
-        """Take a version that is READY into the history; return whether it is one of these."""
+        """Take a version that is READY into the history; return whether other versions are offered now."""
         offer = self._offers.get(status.id)
-        if offer is None or status.state is not VersionState.READY or not is_sha256(status.content_digest):
+        if offer is None or status.state not in {VersionState.READY, VersionState.FAILED}:
             return False
-        version = offer.version
-        entry = ReadyVersion(
-            label=version.label, revision=version.revision, digest=status.content_digest, ready_s=wall_s
-        )
-        following.ready = self._window((*following.ready, entry), following)
-        return True
+        version, before, is_ready = offer.version, following.offered, status.state is VersionState.READY
+        following.settled(version, is_ready=is_ready)
+        if is_ready and is_sha256(status.content_digest):
+            entry = ReadyVersion(
+                label=version.label,
+                revision=version.revision,
+                digest=status.content_digest,
+                ready_s=wall_s,
+                location=version.location,
+            )
+            following.ready = self._window((*following.ready, entry), following)
+        return before != following.offered
 
     def keep_digests(self, following: Following) -> set[str]:
         """Return the content digests of what is wanted now, or was READY and may be wanted back."""
@@ -111,7 +117,7 @@ class Offers:
         return offer.provider.signature if offer is not None else None
 
     def _window(self, ready: Sequence[ReadyVersion], following: Following) -> tuple[ReadyVersion, ...]:
-        wanted = {(v.label, v.revision) for v in following.versions}
+        wanted = {(v.label, v.revision) for v in (*following.versions, *following.standing_in)}
         return rollback_window(ready, wanted, self._parts.keep_previous)
 
     def _made(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.core.registry import RegistryVersion
+from gateway.registry.labels import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -70,6 +71,8 @@ class ReadyVersion(_Stored):
     """The content digest."""
     ready_s: _Wall
     """When it was READY last, wall-clock seconds since the epoch."""
+    location: str = ""
+    """As `RegistryVersion.location`; empty in files of before it was kept."""
 
 
 class _Document(_Stored):
@@ -192,6 +195,33 @@ def rollback_window(
     previous = [e for e in ordered if (e.label, e.revision) not in wanted]
     gone = previous[: max(0, len(previous) - keep_previous)]
     return tuple(entry for entry in ordered if entry not in gone)
+
+
+def served_last(
+    ready: Collection[ReadyVersion], wanted: Collection[RegistryVersion]
+) -> tuple[RegistryVersion, ...]:
+    """Return the version to serve until one of those wanted does, none of which ever was READY. Pure.
+
+    It is the one that was READY last. There is none where a wanted one was READY before, where nothing is
+    wanted, and where it has the number of a wanted one, as of a number only one can be wanted.
+
+    Args:
+        ready: versions that were READY.
+        wanted: of the same model.
+    """
+    known = {(v.label, v.revision) for v in wanted}
+    if not wanted or not ready or any((e.label, e.revision) in known for e in ready):
+        return ()
+    last = max(ready, key=lambda e: e.ready_s)
+    number = number_of(last.label)
+    if number is None or not last.location or number in {v.number for v in wanted}:
+        return ()
+    model = next(iter(wanted)).model
+    return (
+        RegistryVersion(
+            model=model, label=last.label, number=number, revision=last.revision, location=last.location
+        ),
+    )
 
 
 def _filename(key: str) -> str:

@@ -107,6 +107,7 @@ class _Followed:
         self.looking = asyncio.Lock()
         self.looks = 0
         self.saved: Resolution | None = None
+        self.unsaved = ""
         self.key = f"model '{model.name}' = {model.reference} in {registry.identity}"
 
 
@@ -250,10 +251,13 @@ class RegistrySource:
         return followed.offers.signature(version) if followed is not None else None
 
     def on_transition(self, status: VersionStatus) -> None:
-        """Note which versions were READY, for the rollback window."""
+        """Note which versions were READY, for the rollback window, and for which one stands in no more."""
         followed = self._followed.get(status.id.model)
-        if followed is not None:
-            followed.offers.note(status, followed.following, self._options.wall_s())
+        if followed is None:
+            return
+        if followed.offers.note(status, followed.following, self._options.wall_s()):
+            followed.offers.make(followed.following)
+            self._changed.set()
 
     def on_loaded(self, status: VersionStatus, seconds: float) -> None:
         """Take no note: `on_transition` has it."""
@@ -332,12 +336,14 @@ class RegistrySource:
             same = replace(resolution, ok_s=saved.ok_s) == saved
             if same and resolution.ok_s - saved.ok_s < self._options.save_interval_s:
                 return
-        followed.saved = resolution
         try:
             await asyncio.to_thread(self._parts.resolutions.save, followed.key, resolution)
+            followed.saved, followed.unsaved = resolution, ""
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            _log.warning("what %s led to cannot be kept: %s", followed.key, reason)
+            reason = str(error.strerror if isinstance(error, OSError) else error)
+            if reason != followed.unsaved:  # it is tried again at every look
+                followed.unsaved = reason
+                _log.warning("what %s led to cannot be kept: %s", followed.key, reason)
 
     async def _configured(self, followed: _Followed, config: str) -> list[DesiredVersion]:
         """Return what is wanted of a model with a client's config in place of its own."""

@@ -50,11 +50,13 @@ class ColdStartOptions:
     Attributes:
         max_requests: requests that wait for one model.
         max_bytes: received bytes that they keep in memory; one request alone may have more.
+        max_total_bytes: likewise of all that wait, whichever model for.
         max_wait_s: longest wait of a request without an earlier deadline.
     """
 
     max_requests: int = 256
     max_bytes: int = 64 * MIB
+    max_total_bytes: int = 1024 * MIB
     max_wait_s: float = 60.0
 
 
@@ -63,6 +65,7 @@ class _Waiter:
     """One request that waits."""
 
     request: InferRequest
+    nbytes: int
     since_s: float
     until_s: float
     attempt: Attempt
@@ -96,6 +99,7 @@ class ColdStarts:
         self._clock = clock
         self._options = options
         self._rooms: dict[str, list[_Waiter]] = {}
+        self._nbytes = 0
         self._alarm: Timer | None = None
         self._alarm_s = math.inf
 
@@ -146,12 +150,14 @@ class ColdStarts:
         now_s = self._clock.now_s()
         if deadline_s is not None and deadline_s <= now_s:
             raise DeadlineExceeded(f"request for model '{model}' arrived after its deadline")
-        self._check_room(request)
+        nbytes = _size(request)
+        self._check_room(model, nbytes)
         self._waker.wake(model, request.model_version)
         until_s = now_s + self._options.max_wait_s
         if deadline_s is not None:
             until_s = min(until_s, deadline_s)
-        waiter = _Waiter(request, now_s, until_s, attempt, fail)
+        waiter = _Waiter(request, nbytes, now_s, until_s, attempt, fail)
+        self._nbytes += nbytes
         self._rooms.setdefault(model, []).append(waiter)
         self.waited[model] += 1
         self._ring_by(until_s)
@@ -162,15 +168,14 @@ class ColdStarts:
         for waiter in tuple(self._rooms.get(model, ())):
             self._try(waiter)
 
-    def _check_room(self, request: InferRequest) -> None:
-        room = self._rooms.get(request.model_name)
-        if not room:
-            return
-        nbytes = _size(request) + sum(_size(waiter.request) for waiter in room)
-        if len(room) >= self._options.max_requests or nbytes > self._options.max_bytes:
-            raise Overloaded(
-                f"too many requests wait for model '{request.model_name}', which is being loaded"
-            )
+    def _check_room(self, model: str, nbytes: int) -> None:
+        room, options = self._rooms.get(model, ()), self._options
+        if len(room) >= options.max_requests or (
+            room and nbytes + sum(waiter.nbytes for waiter in room) > options.max_bytes
+        ):
+            raise Overloaded(f"too many requests wait for model '{model}', which is being loaded")
+        if self._nbytes and nbytes + self._nbytes > options.max_total_bytes:
+            raise Overloaded(f"too much waits for models that are being loaded, '{model}' among them")
 
     def _try(self, waiter: _Waiter) -> None:
         try:
@@ -199,6 +204,7 @@ class ColdStarts:
         if waiter not in room:
             return False
         room.remove(waiter)
+        self._nbytes -= waiter.nbytes
         if not room:
             del self._rooms[waiter.request.model_name]
         return True

@@ -39,6 +39,7 @@ class GraphReport:
         initializers: names of `inputs` that have a default in the file.
         total_bytes: size of the file and of the external data it uses.
         notices: sentences for the operator on what of the file is not followed.
+        sha256: of the bytes of the model file that were inspected; empty where nobody asks for it.
     """
 
     inputs: tuple[GraphTensor, ...]
@@ -46,6 +47,7 @@ class GraphReport:
     initializers: tuple[str, ...]
     total_bytes: int
     notices: tuple[str, ...] = ()
+    sha256: str = ""
 
 
 def encode(report: GraphReport) -> str:
@@ -67,6 +69,7 @@ def decode(text: str | bytes) -> GraphReport:
             initializers=tuple(fields["initializers"]),
             total_bytes=int(fields["total_bytes"]),
             notices=tuple(fields["notices"]),
+            sha256=str(fields["sha256"]),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a graph report: {error}") from error

@@ -1,16 +1,18 @@
-"""Remembers inspections of files that have not changed since, so that a model loaded again starts sooner."""
+"""Remembers inspections by the content they were made of, so that a model loaded again starts sooner."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+import stat
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.backends.onnxruntime.inspector import inspect_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
     from typing import TypeAlias
 
@@ -18,61 +20,99 @@ if TYPE_CHECKING:
     from gateway.backends.onnxruntime.inspector import InspectionLimits
     from gateway.core.types import Artifact
 
-    Fingerprint: TypeAlias = tuple[tuple[str, int, int, int, int, int], ...]
+    Inspect: TypeAlias = Callable[[Artifact, InspectionLimits], Awaitable[GraphReport]]
 
 REMEMBERED: Final = 4096
 """Reports kept; some kilobytes each."""
+LARGEST_BYTES: Final = 64 << 20
+"""Model files up to this size are read again to be recognised: 4 ms for 5 MB, where an inspection takes 260
+to start. Larger ones are inspected every time, which is little beside their load."""
 _MOST_FILES: Final = 256
 
 
-class Inspections:
-    """Inspects files, each state of them once. Event loop only.
+class Inspected(NamedTuple):
+    """All that an inspection's outcome hangs on, beside its limits.
 
-    A report is used again only for the same content digest, under the same limits, while every file in the
-    version's directory is the same one: inode, size, and the times of its last change and last renaming, the
-    second of which nobody but the kernel can set. Refusals are not remembered.
+    Attributes:
+        model_file: path in the version's directory.
+        sha256: of that file's content.
+        layout: of everything in the directory: path, kind, and size of a file. Of weights kept in other
+            files nothing else is looked at.
     """
 
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, str, InspectionLimits], tuple[Fingerprint, GraphReport]] = (
-            OrderedDict()
-        )
+    model_file: str
+    sha256: str
+    layout: tuple[tuple[str, int, int], ...]
+
+
+class Inspections:
+    """Inspects files, each content once. Event loop only.
+
+    Nothing is taken on trust: neither the digest that a version is said to have, nor the times or the inode
+    of a file. The model file is read and hashed at every load, and a report is used again only where the
+    inspection hashed the same bytes itself, found the same files beside them, and had the same limits.
+    Refusals are not remembered, and of directories with links nothing is.
+
+    Args:
+        inspect: inspects; its report says which bytes it saw.
+    """
+
+    def __init__(self, inspect: Inspect = inspect_file) -> None:
+        self._inspect = inspect
+        self._known: OrderedDict[tuple[Inspected, InspectionLimits], GraphReport] = OrderedDict()
+
+    @property
+    def remembered(self) -> int:
+        """How many reports are kept."""
+        return len(self._known)
 
     async def inspect(self, artifact: Artifact, limits: InspectionLimits) -> GraphReport:
-        """Return what is known of the files, or inspect them; as `inspect_file`."""
-        key = (artifact.digest, str(artifact.model_file), limits)
-        before = await asyncio.to_thread(fingerprint, artifact.directory)
-        known = self._known.get(key)
-        if known is not None and before is not None and known[0] == before:
-            self._known.move_to_end(key)
-            return known[1]
-        report = await inspect_file(artifact, limits)
-        # What changed meanwhile was perhaps not what was inspected.
-        if before is not None and await asyncio.to_thread(fingerprint, artifact.directory) == before:
-            self._known[key] = (before, report)
+        """Return what is known of the files, or inspect them; raises and warns as `inspect_file`."""
+        seen = await asyncio.to_thread(look, artifact)
+        if seen is None:
+            return await self._inspect(artifact, limits)
+        known = self._known.get((seen, limits))
+        if known is not None:
+            self._known.move_to_end((seen, limits))
+            return known
+        report = await self._inspect(artifact, limits)
+        # What was inspected is perhaps not what was looked at.
+        if report.sha256 == seen.sha256 and await asyncio.to_thread(look, artifact) == seen:
+            self._known[seen, limits] = report
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         return report
 
 
-def fingerprint(directory: Path) -> Fingerprint | None:
-    """Return what tells the files below a directory from others; None if that cannot be told; blocking."""
-    found: list[tuple[str, int, int, int, int, int]] = []
+def look(artifact: Artifact) -> Inspected | None:
+    """Return what a version's files are; None if that cannot be told, or takes too long; blocking."""
+    directory = artifact.directory
     try:
-        for entry in _entries(str(directory)):
-            stat = entry.stat(follow_symlinks=False)
-            if entry.is_symlink() or len(found) == _MOST_FILES:
-                return None  # what a link leads to may change unseen
-            times = (stat.st_mtime_ns, stat.st_ctime_ns)
-            found.append((entry.path, stat.st_mode, stat.st_ino, stat.st_size, *times))
-    except OSError:
+        layout = tuple(sorted(_layout(directory)))
+        model_file = str(artifact.model_file.relative_to(directory))
+        if len(layout) > _MOST_FILES or any(stat.S_ISLNK(kind) for _, kind, _ in layout):
+            return None
+        sizes = {path: size for path, kind, size in layout if stat.S_ISREG(kind)}
+        if sizes.get(model_file, LARGEST_BYTES + 1) > LARGEST_BYTES:
+            return None
+        with artifact.model_file.open("rb") as file:
+            return Inspected(model_file, hashlib.file_digest(file, "sha256").hexdigest(), layout)
+    except (OSError, ValueError):
         return None
-    return tuple(sorted(found))
 
 
-def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            yield entry
-            if entry.is_dir(follow_symlinks=False):
-                yield from _entries(entry.path)
+def _layout(directory: Path) -> Iterator[tuple[str, int, int]]:
+    """Give what lies below a directory, in any order, and one more than may be remembered at most."""
+    waiting, left = [str(directory)], _MOST_FILES + 1
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                kind = stat.S_IFMT(status.st_mode)
+                path = os.path.relpath(entry.path, directory)
+                yield path, kind, status.st_size if stat.S_ISREG(kind) else 0
+                left -= 1
+                if not left:
+                    return
+                if stat.S_ISDIR(kind):
+                    waiting.append(entry.path)

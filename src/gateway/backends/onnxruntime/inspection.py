@@ -6,6 +6,7 @@ and exits 0, or prints the reason for a refusal and exits 3. Weights kept as ext
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -86,7 +87,9 @@ def inspect(request: Request) -> GraphReport:
     """
     directory = Path(request.directory).resolve()
     size = _checked_size(directory, Path(request.model_file), request.max_model_bytes)
-    model = _parse(Path(request.model_file))
+    content = Path(request.model_file).read_bytes()
+    sha256, model = hashlib.sha256(content).hexdigest(), _parse(content)
+    del content  # the memory is limited
     walk = _Walk(model, Path(request.model_file).parent.resolve(), request)
     walk.check()
     total = size + sum(walk.external.values())
@@ -96,7 +99,7 @@ def inspect(request: Request) -> GraphReport:
     }
     inputs, initializers = _inputs(model, defaults, request.overridable)
     outputs = tuple(map(_tensor, model.graph.output))
-    return GraphReport(inputs, outputs, initializers, total, _notices(model))
+    return GraphReport(inputs, outputs, initializers, total, _notices(model), sha256)
 
 
 def _notices(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -124,10 +127,10 @@ def _check_total(total: int, limit: int) -> None:
         raise Refused(f"the model has {total} bytes, max_model_bytes allows {limit}")
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def _parse(content: bytes) -> onnx.ModelProto:
     # Protobuf itself ends at 2 GiB; larger weights must be external data.
     try:
-        model = onnx.load_model(path, format="protobuf", load_external_data=False)
+        model = onnx.load_model_from_string(content, format="protobuf")
     except DecodeError:
         raise Refused(
             "not a complete ONNX file: truncated, corrupt, or of another format; or nested too deeply"

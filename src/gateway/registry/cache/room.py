@@ -56,5 +56,5 @@ class Room:
         return (
             f"{title} needs {in_words(needed)} more on the disk of the artifact cache, which has "
             f"{in_words(free)} free, of which {in_words(self._reserve_bytes)} stay in reserve{also}; free "
-            "some, or lower the cache's free_disk_reserve_bytes, max_bytes or max_age_s"
+            "some, or lower the cache's free_disk_reserve, max_bytes or max_age_s"
         )
