@@ -120,13 +120,15 @@ class Registries:
         """Remove from the cache, time and again, what nobody needs."""
         while True:
             await asyncio.sleep(self._config.cache.collect_interval_s)
-            keep = frozenset[str]().union(*(source.keep_digests() for source in self.sources))
             try:
+                keep = frozenset[str]().union(*(source.keep_digests() for source in self.sources))
                 report = await cache.collect(keep)
+                self._observer.on_collected(report)
             except RegistryError as error:
                 _log.warning("nothing was removed from the cache: %s", error)
+            except Exception:  # noqa: BLE001 - logged: the next time may do better
+                _log.exception("looking for what may be removed from the cache failed")
             else:
-                self._observer.on_collected(report)
                 _log.info("cache: %s", report)
 
 

@@ -233,9 +233,13 @@ class LazyModels:
     def _failed(self, status: VersionStatus) -> None:
         now_s = self._clock.now_s()
         before = self._failures.get(status.id)
-        self._failures = {v: f for v, f in self._failures.items() if f.until_s > now_s - LONGEST_PAUSE_S}
+        self._failures = {v: f for v, f in self._failures.items() if self._is_known(v)}
         self._failures[status.id] = _Failure(before.times + 1 if before else 1, now_s, status.reason)
         self._end_cold_start(status.id.model, loaded=False)
+
+    def _is_known(self, version: VersionId) -> bool:
+        """Whether somebody still claims it: then a request has to find that its last load failed."""
+        return any(wanted.id == version for wanted in self._manager.lazy_versions(version.model))
 
     def _going(self, version: VersionId) -> None:
         self._ready_s.pop(version, None)

@@ -286,7 +286,10 @@ class ModelManager(Catalog):
     def _enter(self, record: VersionRecord, state: VersionState, reason: str = "") -> None:
         record.enter(state, reason)
         self._untold.append(record.status())
-        if state in {VersionState.READY, VersionState.UNLOADED}:
+        # An older copy that has unloaded calls off nothing that is planned for a newer attempt.
+        if state is VersionState.READY or (
+            state is VersionState.UNLOADED and self._records.live(record.id) is None
+        ):
             self._retries.forget(record.id)
         if state is VersionState.UNLOADED:
             self._records.prune(record.id.model)

@@ -208,10 +208,11 @@ class MemoryBudget:
 
     def _refusal(self, wanted: WantedVersion, cost: Cost) -> ModelLoadError:
         missing = self._ledger.missing(cost)
-        if not missing:
-            return ModelLoadError(f"the copy before is still in use after {self._options.wait_s:g} s")
-        self.refusals.update(missing.keys())
-        text = "; ".join(self._why(device, cost.get(device, 0)) for device in missing)
+        if missing:
+            self.refusals.update(missing.keys())
+            text = "; ".join(self._why(device, cost.get(device, 0)) for device in missing)
+        else:
+            text = f"the copy before is still in use after {self._options.wait_s:g} s"
         error = ModelLoadError(text)
         if not wanted.spec.lazy:  # one that is lazy is tried again when somebody asks for it
             error.__cause__ = MemoryError(text)

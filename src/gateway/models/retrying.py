@@ -101,16 +101,19 @@ class Retries:
         self._registry_pauses_s = tuple(registry_pauses_s)
         self._jitter = jitter
         self._again = again
-        self._attempts: dict[VersionId, int] = {}
+        self._attempts: dict[VersionId, tuple[bool, int]] = {}
         self._timers: dict[VersionId, Timer] = {}
 
     def plan(self, version: VersionId, error: BaseException) -> float | None:
         """Plan the next attempt after `error`; return the seconds until then, None when there is none."""
-        made = self._attempts.get(version, 0)
+        of_registry = isinstance(error, RegistryError)
+        kind, count = self._attempts.get(version, (of_registry, 0))
+        # What a registry was in the way of does not use up the attempts at what comes after it.
+        made = count if kind == of_registry else 0
         pause_s = self._pause_s(made, error)
         if pause_s is None:
             return None
-        self._attempts[version] = made + 1
+        self._attempts[version] = of_registry, made + 1
         self._timers[version] = self._clock.call_at(self._clock.now_s() + pause_s, lambda: self._due(version))
         return pause_s
 
