@@ -12,7 +12,7 @@ import pytest
 from hpack.hpack import encode_integer
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.transport.http2.errors import ConnectionFault, ErrorCode, MalformedRequest
@@ -84,8 +84,23 @@ def found(decoder: HpackDecoder, block: bytes) -> list[tuple[str, str]] | None:
         return None if fault.code is ErrorCode.COMPRESSION_ERROR else [("another error", fault.reason)]
 
 
+def size_updates(block: bytes) -> int:
+    """Count the table size updates at the front of a block (RFC 7541, 6.3)."""
+    count = position = 0
+    while position < len(block) and block[position] & 0xE0 == 0x20:
+        count += 1
+        goes_on = block[position] & 0x1F == 0x1F
+        position += 1
+        while goes_on and position < len(block):
+            goes_on = block[position] >= 0x80
+            position += 1
+    return count
+
+
 def expected(library: hpack.Decoder, block: bytes) -> list[tuple[str, str]] | None:
-    """Return what the library says."""
+    """Return what the library says; but more than two size updates make no sense (4.2), and it takes any."""
+    if size_updates(block) > 2:
+        return None
     try:
         fields = library.decode(block, raw=True)
     except hpack.HPACKDecodingError:
@@ -93,6 +108,7 @@ def expected(library: hpack.Decoder, block: bytes) -> list[tuple[str, str]] | No
     return [(name.decode("latin-1"), text(value)) for name, value in fields]
 
 
+@example(conversation=[], last=b"\x20\x20\x3f\xe1\x1f")
 @given(conversation=st.lists(representations.blocks, max_size=10), last=representations.spoiled())
 def test_every_representation_and_every_fault_is_taken_as_the_library_does(
     conversation: list[bytes], last: bytes
