@@ -25,6 +25,7 @@ from loadtests.soak_leaks import leaks
 from loadtests.soak_models import OFFSET, small_repository
 from loadtests.soak_native import broken_off, idle
 from loadtests.soak_native import fuzzing as native_fuzzing
+from loadtests.soak_registry import registry
 from loadtests.soak_schemathesis import EXAMPLES, run_schemathesis
 from loadtests.soak_server import GatewayProcess, settings
 from loadtests.soak_swaps import run_swaps
@@ -175,6 +176,7 @@ CHECKS: Final[Mapping[str, Callable[[float], Iterator[Row]]]] = {
     "leaks": leaking,
     "lag": lag,
     "lazy": lazy,
+    "registry": registry,
     "native-cancels": broken_off,
     "idle": idle,
     "native-fuzz": native_fuzzing,
