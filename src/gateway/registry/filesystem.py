@@ -8,15 +8,18 @@ import time
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gateway.core.errors import ConfigError, ModelLoadError, NotFound
+from gateway.core.rollout import Target
+from gateway.core.targets import ResolvedTarget
 from gateway.core.types import Artifact
 from gateway.models.desired import DesiredVersion, desired
 from gateway.models.policy import served_numbers
 from gateway.registry.changes import changes
 from gateway.registry.description import Described, Describer
 from gateway.registry.files import DigestCache, Look, Unfit, VersionFiles
+from gateway.registry.labels import number_of
 from gateway.registry.layout import MODEL_SUFFIX, Located, ModelLocation, locate
 from gateway.registry.rounds import RoundMemo
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.core.options import ModelSpec
+    from gateway.core.types import VersionId
 
 _log = logging.getLogger(__name__)
 
@@ -163,6 +167,39 @@ class FileSystemSource:
         """Return the names of the models there are."""
         return await asyncio.to_thread(self._names)
 
+    async def resolve_target(self, model: str, target: Target) -> ResolvedTarget:
+        """Find one version by its number, chosen by the model's policy or not; as `TargetSource`."""
+        number = number_of(target.text)
+        if number is None:
+            raise NotFound(
+                f"'{target.text}' is no version of '{model}': a local repository has numbers, no aliases"
+            )
+        async with self._scan:
+            scan = await asyncio.to_thread(self._first_look, model, "")
+            await self._settle(scan)
+            found = await asyncio.to_thread(self._every_version, scan)
+        if number not in found:
+            there = ", ".join(map(str, found)) or "none"
+            raise NotFound(f"model '{model}' has no version {number} (there are: {there})")
+        version = found[number]
+        if version.problem:
+            raise ModelLoadError(f"version {number} of '{model}' cannot be loaded: {version.problem}")
+        pin = {"number": number, "digest": version.artifact.digest}
+        return ResolvedTarget(wanted=version, label=str(number), digest=version.artifact.digest, pin=pin)
+
+    async def restore_target(self, model: str, pin: Mapping[str, Any]) -> ResolvedTarget:
+        """Find a version again whose files must be as they were; as `TargetSource`."""
+        resolved = await self.resolve_target(model, Target(str(pin["number"])))
+        if resolved.digest != pin["digest"]:
+            raise ModelLoadError(
+                f"the files of version {resolved.label} of '{model}' are not those that it was resolved to: "
+                f"digest {resolved.digest[:12]}, expected {str(pin['digest'])[:12]}"
+            )
+        return resolved
+
+    def keep_targets(self, versions: Collection[VersionId]) -> None:
+        """Take no note: the files are the repository's own."""
+
     async def watch(self) -> AsyncGenerator[Sequence[DesiredVersion], None]:
         """Give a snapshot whenever the set may have changed; one that fails is logged and skipped."""
         trees, files = self._watched()
@@ -233,6 +270,16 @@ class FileSystemSource:
         self._digests.keep_round(looked_at, existing)
         self._said.keep_round(looked_at, existing)
         return versions, unsettled
+
+    def _every_version(self, scan: _Scan) -> dict[int, DesiredVersion]:
+        """Return the versions that are settled, whatever policies choose, by ascending number."""
+        found: dict[int, DesiredVersion] = {}
+        for model in scan.models:
+            for version in model.versions:
+                wanted = self._settled(model.location.name, version, model.described)
+                if wanted is not None:
+                    found[version.number] = wanted
+        return dict(sorted(found.items()))
 
     def _choose(self, model: _Model) -> tuple[list[DesiredVersion], list[int]]:
         """Return what is to be served of one model, and the numbers to serve as they were before."""

@@ -15,7 +15,7 @@ from gateway.registry.provider import ArtifactRules, ArtifactStore, CachedProvid
 from gateway.registry.resolutions import ReadyVersion, rollback_window
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from gateway.core.registry import ModelRegistry, RegistryVersion
     from gateway.core.types import VersionStatus
@@ -61,6 +61,7 @@ class Offers:
         self._model = model
         self._parts = parts
         self._offers: dict[VersionId, _Offer] = {}
+        self._targets: dict[VersionId, DesiredVersion] = {}
         self._made_from: tuple[object, ...] = ()
         self._last: list[DesiredVersion] = []
 
@@ -86,6 +87,22 @@ class Offers:
     ) -> list[DesiredVersion]:
         """Return versions described in another way than the model is; what `make` returned stays known."""
         return self._made(versions, description, aliases, forget=False)
+
+    def make_target(
+        self, version: RegistryVersion, description: ModelDescription, aliases: Mapping[str, str]
+    ) -> DesiredVersion:
+        """Return one version, wanted or not; it stays known until `keep_targets` leaves it out."""
+        (target,) = self._made([version], description, aliases, forget=False)
+        self._targets[target.id] = target
+        return target
+
+    def keep_targets(self, versions: Collection[VersionId]) -> None:
+        """Forget all versions made by `make_target` but these."""
+        wanted = {v.id for v in self._last}
+        for gone in self._targets.keys() - set(versions):
+            del self._targets[gone]
+            if gone not in wanted:
+                self._offers.pop(gone, None)
 
     def note(self, status: VersionStatus, following: Following, wall_s: float) -> bool:
         """Take a version that is READY into the history; return whether other versions are offered now."""
@@ -138,8 +155,8 @@ class Offers:
                 offer = _Offer(version, self._provider(plain.id, version, description))
             offers[plain.id] = offer
             made.append(replace(plain, provider=offer.provider, origin=self._origin(version, aliases)))
-        standing = {} if forget else {v.id: self._offers[v.id] for v in self._last}
-        self._offers = {**standing, **offers}
+        standing = [*self._targets] if forget else [*self._targets, *(v.id for v in self._last)]
+        self._offers = {**{known: self._offers[known] for known in standing}, **offers}
         return made
 
     def _provider(

@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gateway.core.errors import ModelLoadError, NotFound
 from gateway.core.registry import RegistryError
@@ -17,14 +17,18 @@ from gateway.registry.offers import OfferParts, Offers
 from gateway.registry.polling import Jittered, Lanes, PollOptions, Turn, within
 from gateway.registry.provider import ArtifactRules, ArtifactStore
 from gateway.registry.selection import select, served
+from gateway.registry.targets import pinned_version, resolved_target, select_target
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 
     from gateway.core.clock import Clock
-    from gateway.core.registry import ModelRegistry
+    from gateway.core.registry import ModelRegistry, RegistryVersion
+    from gateway.core.rollout import Target
+    from gateway.core.targets import ResolvedTarget
     from gateway.core.types import VersionId, VersionStatus
     from gateway.models.desired import DesiredVersion
+    from gateway.registry.model_specs import ModelDescription
     from gateway.registry.resolutions import Resolution, ResolutionStore
     from gateway.registry.verification.policy import SignatureReport
 
@@ -213,6 +217,35 @@ class RegistrySource:
             raise ModelLoadError(f"failed to load '{model}', {why}")
         return wanted
 
+    async def resolve_target(self, model: str, target: Target) -> ResolvedTarget:
+        """Ask the registry what `target` names now; as `TargetSource`."""
+        followed = self._known(model)
+        await self._restore()
+        await self._look(followed, self._options.poll.timeout_s)
+        registered, following = followed.inquiry.registered, followed.following
+        if registered is None or following.description is None or following.failures:
+            raise RegistryError("resolve", following.message or "the registry did not answer", may_pass=True)
+        version = select_target(registered, following.description.spec.versions, target)
+        return resolved_target(self._target(followed, version, following.description), version)
+
+    async def restore_target(self, model: str, pin: Mapping[str, Any]) -> ResolvedTarget:
+        """Make a version that was resolved earlier, from the cache if need be; as `TargetSource`."""
+        followed = self._known(model)
+        await self._restore()
+        description = followed.following.description
+        if description is None:
+            await self._look(followed, self._options.poll.timeout_s)
+            description = followed.following.description
+        if description is None:
+            raise RegistryError("resolve", followed.following.message or "no answer yet", may_pass=True)
+        version = pinned_version(pin)
+        return resolved_target(self._target(followed, version, description), version)
+
+    def keep_targets(self, versions: Collection[VersionId]) -> None:
+        """Forget targets that are no longer needed; as `TargetSource`."""
+        for followed in self._followed.values():
+            followed.offers.keep_targets([v for v in versions if v.model == followed.model.name])
+
     def hint(self, registered: str | None = None) -> int:
         """Look at a model soon, as something says that it changed; hints in a row make one look a second.
 
@@ -355,6 +388,17 @@ class RegistrySource:
             selection = select(registered, selector, description.spec.versions, versions)
             versions = served(selection, versions, unload_missing=False)
         return followed.offers.make_otherwise(versions, description, following.aliases)
+
+    def _known(self, model: str) -> _Followed:
+        followed = self._followed.get(model)
+        if followed is None:
+            raise NotFound(f"registry '{self._parts.registry.name}' is asked for no model '{model}'")
+        return followed
+
+    def _target(
+        self, followed: _Followed, version: RegistryVersion, description: ModelDescription
+    ) -> DesiredVersion:
+        return followed.offers.make_target(version, description, followed.following.aliases)
 
     def _offered(self, followed: _Followed) -> list[DesiredVersion]:
         return followed.offers.make(followed.following)
