@@ -12,10 +12,12 @@ from gateway.admin import documents
 from gateway.admin.json_text import json_answer
 from gateway.admin.names import unknown
 from gateway.admin.registries import RegistryHttp
+from gateway.admin.rollouts import RolloutHttp
 from gateway.core.calls import HttpHandler, HttpRequest, HttpResponse, HttpRoute
 from gateway.core.types import Device
 
 if TYPE_CHECKING:
+    from gateway.admin.rollouts import RolloutParts
     from gateway.admin.views import RegistryView, ResolutionView, SigningView, WebhookReceiver
     from gateway.core.interfaces import ModelCatalog
     from gateway.core.types import VersionId
@@ -44,6 +46,7 @@ class AdminParts:
         registries: those followed.
         webhooks: by name of a registry in the configuration, for those that have one.
         memory: what models hold on each device.
+        rollouts: those under way; None where the configuration names no directory of rollout files.
         wall_s: wall-clock seconds since the epoch.
     """
 
@@ -53,6 +56,7 @@ class AdminParts:
     registries: Sequence[RegistryView] = ()
     webhooks: Mapping[str, WebhookReceiver] = field(default_factory=_no_webhooks)
     memory: Callable[[], MemoryRows] = _nothing
+    rollouts: RolloutParts | None = None
     wall_s: Callable[[], float] = time.time
 
 
@@ -66,6 +70,14 @@ def admin_routes(parts: AdminParts) -> list[HttpRoute]:
         ("POST", "/registries/{registry}/webhook", registries.webhook, "webhook"),
         ("POST", "/registries/{registry}/poll", registries.poll, "poll"),
     ]
+    if parts.rollouts is not None:
+        rollouts = RolloutHttp(parts.rollouts, parts.wall_s)
+        table += [
+            ("GET", "/rollouts", rollouts.index, "rollouts"),
+            ("GET", "/rollouts/events", rollouts.events, "rollout_events"),
+            ("GET", "/rollouts/{rollout}", rollouts.show, "rollout"),
+            ("POST", "/rollouts/{rollout}/{verb}", rollouts.operate, "operate_rollout"),
+        ]
     return [
         HttpRoute(method, pattern, parts.guard(handler), operation_id=operation_id)
         for method, pattern, handler, operation_id in table
