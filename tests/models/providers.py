@@ -40,7 +40,7 @@ class FakeProvider:
     directory: Path = Path("/nowhere")
     gate: asyncio.Event | None = None
     verify_gate: asyncio.Event | None = None
-    errors: list[Exception] = field(default_factory=list)
+    errors: list[BaseException] = field(default_factory=list)
     contradiction: Exception | None = None
     attempts: int = 0
     cancelled: int = 0

@@ -15,10 +15,10 @@ from tests.models.providers import FakeProvider, registered
 from tests.models.stage import Stage, wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gateway.core.interfaces import WantedVersion
-    from gateway.core.types import Artifact, VersionId
+    from gateway.core.types import Artifact, VersionId, VersionStatus
     from gateway.models.budget import LoadBudget
 
 
@@ -108,3 +108,33 @@ async def test_memory_is_given_back_when_a_load_fails(stage: Stage, step: str) -
         manager.apply("s", [wanted("m", 1)])
         await manager.wait_settled()
         assert budget.events == ["admit m d", "released m"]
+
+
+async def test_what_is_withdrawn_before_it_asks_releases_nothing(stage: Stage) -> None:
+    """An earlier copy of the same version, which a lease keeps, goes on being counted."""
+    budget = RecordingBudget()
+    version = wanted("m", 1)
+    ends: list[Callable[[], None]] = []
+
+    class Withdrawing:
+        def on_transition(self, status: VersionStatus) -> None:
+            if status.state is VersionState.LOADING and ends:
+                asyncio.get_running_loop().call_soon(ends.pop())
+
+        def on_loaded(self, status: VersionStatus, seconds: float) -> None:
+            """Take no note."""
+
+    stage.backend.make = lambda _artifact, _options: FakeLoadedModel(memory_bytes=7)
+    async with stage.manager(budget=budget, observers=(stage.observer, Withdrawing())) as manager:
+        manager.apply("s", [version])
+        await manager.wait_settled()
+        lease = manager.lease("m")
+        manager.apply("s", [])
+        ends.append(lambda: manager.apply("s", []))
+        manager.apply("s", [version])
+        await manager._until(lambda: not manager._loads)
+        assert not ends
+        assert budget.events == ["admit m d", "loaded m 7"]
+        lease.release()
+        await manager.wait_settled()
+        assert budget.events[2:] == ["released m"]

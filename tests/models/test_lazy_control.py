@@ -169,7 +169,7 @@ async def test_a_failure_before_a_load_that_went_well_is_forgotten() -> None:
         manager.apply("operator", [eager], retry="m")
         await manager.wait_settled()
         manager.apply("operator", [])
-        stage.lazy.make_room({stage.budget.devices()[0].device: 1}, "")
+        stage.lazy.make_room({stage.budget.devices()[0].device: 1}, "", {})
         await manager.wait_settled()
         assert served(manager) == []
         stage.ask("m")

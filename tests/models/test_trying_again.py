@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gateway.core.errors import GatewayError, ModelLoadError
@@ -87,3 +89,21 @@ async def test_a_lazy_model_that_failed_long_ago_is_loaded_again() -> None:
         stage.ask("a")
         await manager.wait_settled()
         assert manager.is_model_ready("a")
+
+
+async def test_a_fetch_that_is_cancelled_from_within_is_a_failure() -> None:
+    """And no withdrawal, after which it would be tried again at once, for ever: it is after a pause."""
+    stage, provider = Stage(), FakeProvider(errors=[asyncio.CancelledError()])
+    version = registered("m", 1, provider)
+    async with stage.manager() as manager:
+        manager.apply("source", [version])
+        failed = await manager.outcome(version.id)
+        assert failed is not None
+        assert failed.reason == (
+            "fetch: what it waited for was cancelled from within; it is tried again in 1 s"
+        )
+        stage.clock.advance(PAUSE_S)
+        again = await manager.outcome(version.id)
+        assert again is not None
+        assert again.state is VersionState.READY
+        assert provider.attempts == 2

@@ -1,5 +1,6 @@
 """What the source makes of one model: its settings, what clients ask for, and what is kept for it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from gateway.core.errors import ModelLoadError, NotFound
 from gateway.core.options import ModelSpec, VersionPolicy
 from gateway.core.types import VersionState, VersionStatus
 from gateway.registry.polling import PollOptions
-from gateway.registry.provider import CachedProvider
-from tests.registry.fakes import Rig, published, sourced
+from gateway.registry.provider import ArtifactRules, CachedProvider
+from gateway.registry.verification.policy import SignatureReport
+from tests.registry.fakes import POLL, Rig, published, sourced
 
 INTERVAL_S = PollOptions().interval_s
 CAP_S = PollOptions().max_backoff_s
@@ -150,6 +152,51 @@ async def test_files_that_were_obtained_are_kept_before_they_are_ready(tmp_path:
         assert artifact.model_file.read_bytes() == b"model"
     assert rig.source.keep_digests() == {artifact.digest}
     assert rig.source.signature(wanted.id) is None
+    await rig.stop()
+
+
+async def test_a_version_that_serves_on_keeps_what_is_known_of_its_files(tmp_path: Path) -> None:
+    """While another is wanted, and when it is wanted again, its signature and its digest are still known."""
+    report = SignatureReport(signed=True, by="ops", detail="")
+
+    class Verifier:
+        def check(self, _directory: Path, _files: Mapping[str, str]) -> SignatureReport:
+            return report
+
+    rig = published(Rig(tmp_path, rules=ArtifactRules(signatures=Verifier())))
+    (first,) = await rig.start()
+    assert first.provider is not None
+    async with first.provider.obtain(lambda _progress: None) as artifact:
+        pass
+    rig.registry.alias("champion", "2")
+    await rig.pass_s(INTERVAL_S)
+    assert rig.labels == ["2"]
+    assert rig.source.signature(first.id) is report
+    rig.registry.alias("champion", "1")
+    await rig.pass_s(INTERVAL_S)
+    (again,) = rig.sets[-1]
+    assert (again.id, again.provider) == (first.id, first.provider)
+    assert rig.source.signature(first.id) is report
+    assert rig.source.keep_digests() == {artifact.digest}
+    await rig.stop()
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+async def test_a_config_that_is_gone_is_looked_for_once_more(tmp_path: Path, replaced: bool) -> None:
+    """One deleted and written anew reloads nothing by the defaults; one that stays away does, soon."""
+    rig = published(Rig(tmp_path))
+    rig.registry.put_file("config.pbtxt", b"max_batch_size: 8")
+    await rig.start()
+    rig.registry.put_file("config.pbtxt", None)
+    rig.registry.alias("champion", "2")
+    polls = len(rig.polls)
+    while len(rig.polls) == polls:
+        await rig.pass_s(0.1)
+    assert [(v.id.number, v.spec.max_batch_size) for v in rig.sets[-1]] == [(2, 8)]
+    rig.registry.put_file("config.pbtxt", b"max_batch_size: 4" if replaced else None)
+    await rig.pass_s(1.1 * POLL.hint_spacing_s)
+    assert [v.spec.max_batch_size for v in rig.sets[-1]] == [4 if replaced else None]
+    assert {v.spec.max_batch_size for wanted in rig.sets for v in wanted} == {8, 4 if replaced else None}
     await rig.stop()
 
 

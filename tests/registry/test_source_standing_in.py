@@ -74,10 +74,15 @@ async def test_an_alias_that_moved_while_nobody_looked(tmp_path: Path) -> None:
 
 
 async def test_what_served_before_cannot_serve(tmp_path: Path) -> None:
-    """It is given up, and the version that is wanted has its turn."""
+    """The version that is wanted has its turn, beside it: what it failed by may pass."""
     rig = await killed_before_ready(Rig(tmp_path))
     (before,) = await rig.start()
     await tell(rig, before, VersionState.FAILED)
+    assert rig.labels == ["1", "2"]
+    await tell(rig, before)
+    assert rig.labels == ["1", "2"]
+    await tell(rig, before, VersionState.FAILED)
+    await tell(rig, rig.sets[-1][1])
     assert rig.labels == ["2"]
     await rig.stop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -113,10 +114,12 @@ async def test_targets_that_are_not_kept_are_forgotten(tmp_path: Path) -> None:
     await rig.pass_s(30.0)
     again = (await rig.source.resolve_target("fraud", Target("2"))).wanted
     assert provider(again) is provider(first)
+    known, version = weakref.ref(provider(first)), first.id
+    del first, again
+    assert known() is not None
     rig.source.keep_targets([])
-    other = (await rig.source.resolve_target("fraud", Target("2"))).wanted
-    assert other.id == first.id
-    assert provider(other) is not provider(first)
+    assert known() is None
+    assert (await rig.source.resolve_target("fraud", Target("2"))).wanted.id == version
     await rig.stop()
 
 

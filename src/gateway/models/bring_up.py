@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from gateway.core.errors import ModelLoadError
+from gateway.core.errors import BackendUnavailable, ModelLoadError
 from gateway.core.types import VersionState
 from gateway.models.compatibility import breaking_changes
 from gateway.models.golden.run import run_golden
@@ -126,8 +126,13 @@ class BringUp:
         self._step(record, VersionState.LOADING)
         if record.problem:
             raise ModelLoadError(record.problem)
-        held.callback(self._budget.released, record.id)
-        await _unless_withdrawn(record, lambda: self._budget.admit(record.wanted, artifact))
+
+        async def admit() -> None:
+            # Here and not before: what is withdrawn before it asks has nothing to release.
+            held.callback(self._budget.released, record.id)
+            await self._budget.admit(record.wanted, artifact)
+
+        await _unless_withdrawn(record, admit)
         opened = await held.enter_async_context(AsyncExitStack())
         models = await self._loader.load(record.wanted, artifact)
         for model in models:
@@ -211,6 +216,7 @@ async def _unless_withdrawn(record: VersionRecord, work: Callable[[], Awaitable[
 
     Raises:
         Withdrawn: nobody wanted the version any more.
+        BackendUnavailable: the work was cancelled, and neither by the withdrawal nor by whoever waits here.
     """
     _check_wanted(record)
     record.waiting = working = asyncio.ensure_future(work())
@@ -222,7 +228,10 @@ async def _unless_withdrawn(record: VersionRecord, work: Callable[[], Awaitable[
         if not working.cancelled():
             working.exception()  # seen: it is not the reason for which this ends
         raise
+    called_off = record.waiting is not working
     record.waiting = None
-    if working.cancelled():
+    if not working.cancelled():
+        return working.result()
+    if called_off:
         raise Withdrawn
-    return working.result()
+    raise BackendUnavailable("what it waited for was cancelled from within")

@@ -40,12 +40,14 @@ class Claims:
     other is told in the log: a number can only lead to one version.
 
     A version whose spec is lazy counts only while its model is awake (see `wake`), or while somebody claims
-    the same version with a spec that is not.
+    the same version with a spec that is not. A model that nobody claims falls asleep, and stays so when it
+    comes back.
     """
 
     def __init__(self) -> None:
         self._claims: dict[str, tuple[WantedVersion, ...]] = {}
         self._told: frozenset[tuple[str, VersionId]] = frozenset()
+        self._named: frozenset[str] = frozenset()
         self._awake: frozenset[str] = frozenset()
         self._known: _Choice | None = None
 
@@ -58,8 +60,13 @@ class Claims:
         self._known = None
 
     def wake(self, models: Collection[str]) -> None:
-        """Set the models whose lazy versions are wanted now."""
-        self._awake = frozenset(models)
+        """Set the models whose lazy versions are wanted now.
+
+        One that was named the last time as well is left as it is: asleep, if it was gone in between.
+        """
+        named = frozenset(models)
+        self._awake = (self._awake | (named - self._named)) & named & _models(self._choice().chosen)
+        self._named = named
 
     def clear(self) -> None:
         """Withdraw everything."""
@@ -104,6 +111,7 @@ class Claims:
         for key in sorted(chosen.keys() - eager.keys()):
             lazy.setdefault(key[0], []).append(chosen[key])
         self._tell(frozenset(refused))
+        self._awake &= _models(chosen)
         return _Choice(chosen, eager, lazy, claimants)
 
     def _each(self) -> Iterator[tuple[str, WantedVersion]]:
@@ -121,3 +129,7 @@ class Claims:
                 version.number,
             )
         self._told = refused
+
+
+def _models(versions: _ByNumber) -> frozenset[str]:
+    return frozenset(model for model, _ in versions)

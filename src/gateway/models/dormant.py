@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.types import VersionState, VersionStatus
+from gateway.models.desired import DesiredVersion
 from gateway.models.table import canonical_version
 
 if TYPE_CHECKING:
@@ -34,10 +35,11 @@ def with_dormant(
         shown.pop((model, 0), None)
         for wanted in versions:
             row = shown.get(wanted.id[:2])
-            if row is None:
+            if row is None or (row.state is VersionState.UNLOADED and row.id != wanted.id):
                 row = VersionStatus(id=wanted.id, state=VersionState.UNLOADED)
             if row.state is VersionState.UNLOADED:
-                shown[wanted.id[:2]] = dataclasses.replace(row, id=wanted.id, reason=ON_FIRST_USE)
+                origin = wanted.origin if isinstance(wanted, DesiredVersion) else None
+                shown[wanted.id[:2]] = dataclasses.replace(row, reason=ON_FIRST_USE, origin=origin)
     return tuple(shown[key] for key in sorted(shown))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -51,7 +52,10 @@ class Unloader(Protocol):
         """Return the lazy versions of a model that somebody claims, loaded or not, by ascending number."""
 
     def wake(self, models: Collection[str], *, retry: str = "") -> None:
-        """Set the models whose lazy versions are to be loaded; try failed ones of `retry` again."""
+        """Set the models whose lazy versions are to be loaded; try failed ones of `retry` again.
+
+        A model that nobody claims any more is loaded only once it was left out, and is named again.
+        """
 
     def loaded_versions(self, model: str) -> Sequence[LoadedVersion]:
         """Return the READY versions of a model, by ascending number."""
@@ -112,6 +116,8 @@ class LazyModels:
         self._joined: Unloader | None = None
         self._listen: Callable[[str], None] = _ignore
         self._awake: set[str] = set()
+        self._stirring: Counter[str] = Counter()
+        self._draining: Counter[VersionId] = Counter()
         self._starting: dict[str, float] = {}
         self._ready_s: dict[VersionId, float] = {}
         self._failures: dict[VersionId, _Failure] = {}
@@ -149,14 +155,22 @@ class LazyModels:
         again = len(failures) > len(recent)
         if again or model not in self._awake:
             self._starting.setdefault(model, now_s)
-            self._awake.add(model)
+            self._awake = {model, *(other for other in self._awake if self.is_lazy(other))}
             self._manager.wake(self._awake, retry=model if again else "")
+        if not self._stirring[model]:
+            # Not now: the manager may be telling its observers of a change.
+            asyncio.get_running_loop().call_soon(self._rouse, model)
 
     # What the budget asks for.
 
-    def make_room(self, short: Cost, sparing: str) -> bool:
+    def make_room(self, short: Cost, sparing: str, loading: Mapping[str, Cost]) -> bool:
         """Unload idle models, least recently used first; as `Reclaimer.make_room`."""
         residents = [r for model in self._awake if model != sparing and (r := self._resident(model))]
+        residents += [
+            Resident(model=model, used_s=math.inf, busy=True, memory=cost)
+            for model, cost in loading.items()
+            if model != sparing
+        ]
         plan = eviction(residents, short)
         self._put_to_sleep(plan.models, MEMORY)
         return plan.possible
@@ -184,6 +198,7 @@ class LazyModels:
     def on_transition(self, status: VersionStatus) -> None:
         """Take note of how a load ended, or that a version has gone; tell who listens."""
         model, state = status.id.model, status.state
+        self._count(status.id, state)
         if state is VersionState.READY:
             self._came(status.id)
         elif state is VersionState.FAILED and model in self._awake:
@@ -209,7 +224,7 @@ class LazyModels:
 
     def awake(self) -> Collection[str]:
         """Return the models that are loaded, or being loaded."""
-        return frozenset(self._awake)
+        return frozenset(model for model in self._awake if self._stirring[model])
 
     # Inside.
 
@@ -217,6 +232,26 @@ class LazyModels:
     def _manager(self) -> Unloader:
         assert self._joined is not None, "attached before anything is claimed"
         return self._joined
+
+    def _count(self, version: VersionId, state: VersionState) -> None:
+        """Count the versions of each model that are on their way or READY."""
+        if state is VersionState.NEW:
+            self._stirring[version.model] += 1
+        elif state is VersionState.UNLOADED and self._draining[version]:
+            self._draining -= Counter([version])
+        elif state in {VersionState.FAILED, VersionState.DRAINING, VersionState.UNLOADED}:
+            self._stirring -= Counter([version.model])
+            if state is VersionState.DRAINING:
+                self._draining[version] += 1
+
+    def _rouse(self, model: str) -> None:
+        """Wake a model anew that fell asleep unnoticed: nobody claimed it when nothing of it was loaded."""
+        lazy, now_s = self._manager.lazy_versions(model), self._clock.now_s()
+        failed = any(v.id in self._failures and self._failures[v.id].until_s > now_s for v in lazy)
+        if lazy and not failed and model in self._awake and not self._stirring[model]:
+            self._starting.setdefault(model, now_s)
+            self._manager.wake(self._awake - {model})
+            self._manager.wake(self._awake)
 
     def _came(self, version: VersionId) -> None:
         model = version.model
@@ -261,9 +296,17 @@ class LazyModels:
                 observer.on_cold_start(model, self._clock.now_s() - began_s, loaded=loaded)
 
     def _resident(self, model: str) -> Resident | None:
-        """Return a model as one that may be unloaded; None while nothing of it is loaded."""
-        versions = self._manager.loaded_versions(model)
-        if not versions or not self.is_lazy(model):
+        """Return a model as one that may be unloaded; None while nothing of it can be.
+
+        That is also while a version stands in for another that could not be loaded, or not yet: it could not
+        be brought back.
+        """
+        loaded, lazy = self._manager.loaded_versions(model), self._manager.lazy_versions(model)
+        wanted = {version.id for version in lazy}
+        numbers = {version.id.number for version in lazy}
+        versions = [version for version in loaded if version.id in wanted]
+        # Any other that is READY is claimed for good, unless its number is wanted with other content.
+        if not versions or any(v.id not in wanted and v.id.number in numbers for v in loaded):
             return None
         memory: Counter[Device] = Counter()
         for version in versions:
@@ -299,14 +342,13 @@ class LazyModels:
         self._sweep = None
         most_s = self._options.max_idle_s
         residents = [r for model in self._awake if (r := self._resident(model))]
-        if most_s is None or not residents:
+        if most_s is None or not any(self._manager.loaded_versions(model) for model in self._awake):
             return
         now_s = self._wall_s()
         self._put_to_sleep([r.model for r in residents if not r.busy and now_s - r.used_s >= most_s], IDLE)
         next_s = [most_s - (now_s - r.used_s) for r in residents if r.model in self._awake]
-        if next_s:
-            # One that is busy is due whenever it is looked at.
-            self._sweep_in(max(min(next_s), most_s / 10))
+        # One that is busy is due whenever it is looked at.
+        self._sweep_in(max(min(next_s, default=most_s), most_s / 10))
 
 
 def _ignore(model: str) -> None:

@@ -36,8 +36,8 @@ class MemoryOptions:
     Attributes:
         limits: most bytes that models may hold, by `cpu`, `cuda:1`, or `cuda` for each device of the kind;
             a device not named has no limit. For `cpu` leave room for requests and activations.
-        wait_s: how long a load waits for what is being unloaded, or for a lazy model that is busy, before it
-            is refused.
+        wait_s: how long a load waits for what is being unloaded, or for a lazy model that is busy or loading,
+            before it is refused.
         assumed: where a model is expected to go whose device its backend chooses.
     """
 
@@ -54,15 +54,25 @@ class DeviceMemory(NamedTuple):
     limit_bytes: int | None
 
 
+class _Load(NamedTuple):
+    """A load that was admitted and is not over."""
+
+    wanted: WantedVersion
+    content: str
+    file_bytes: int
+    cost: Cost
+
+
 class Reclaimer(Protocol):
     """Unloads what may go when memory is short."""
 
-    def make_room(self, short: Cost, sparing: str) -> bool:
+    def make_room(self, short: Cost, sparing: str, loading: Mapping[str, Cost]) -> bool:
         """Begin to unload idle models until `short` is covered, and none at all if it can never be.
 
         Args:
             short: bytes by device.
             sparing: a model that is to stay.
+            loading: model -> bytes reserved for loads of it under way, which may go when they are over.
 
         Returns:
             Whether it can be covered, at once or when models that are busy have nothing to do.
@@ -92,7 +102,7 @@ class MemoryBudget:
         self._reclaimer = reclaimer
         self._ledger = Ledger(options.limits)
         self._costs = Costs(options.assumed)
-        self._loads: dict[VersionId, tuple[WantedVersion, str, int]] = {}
+        self._loads: dict[VersionId, _Load] = {}
         self._refused: set[VersionId] = set()
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -121,14 +131,13 @@ class MemoryBudget:
             async with self._turn:
                 await self._room(wanted, cost)
         self._ledger.enter(wanted.id, cost)
-        self._loads[wanted.id] = (wanted, content, file_bytes)
+        self._loads[wanted.id] = _Load(wanted, content, file_bytes, cost)
 
     def loaded(self, version: VersionId, memory: Sequence[tuple[Device, int]]) -> None:
         """Take note of what a version really holds, and let lazy models give way if that is too much."""
         self._ledger.settle(version, dict(memory))
         if (load := self._loads.pop(version, None)) is not None:
-            wanted, content, file_bytes = load
-            self._costs.learn(content, wanted.spec, file_bytes, memory)
+            self._costs.learn(load.content, load.wanted.spec, load.file_bytes, memory)
         over = self._ledger.missing({}, leaving=False)
         if over and not self._make_room(over, version.model):
             _log.warning(
@@ -204,7 +213,15 @@ class MemoryBudget:
         return not expired.done()
 
     def _make_room(self, short: Cost, sparing: str) -> bool:
-        return self._reclaimer is not None and self._reclaimer.make_room(short, sparing)
+        return self._reclaimer is not None and self._reclaimer.make_room(short, sparing, self._loading())
+
+    def _loading(self) -> Mapping[str, Cost]:
+        """Return what is reserved for loads of lazy models under way."""
+        reserved: dict[str, Counter[Device]] = {}
+        for version, load in self._loads.items():
+            if load.wanted.spec.lazy:
+                reserved.setdefault(version.model, Counter()).update(load.cost)
+        return reserved
 
     def _refusal(self, wanted: WantedVersion, cost: Cost) -> ModelLoadError:
         missing = self._ledger.missing(cost)

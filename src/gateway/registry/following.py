@@ -8,8 +8,11 @@ The rules, all of them here:
   followed under the policy `unload`, once it came twice in a row: between deleting an alias and setting it
   anew a registry has none. Under `keep` what was served stays, and the status says so.
 - A version that is there and cannot be served (still pending, half written) is followed under neither.
+- A config.pbtxt that is gone is, too, once two answers in a row came without it: whoever replaces it may
+  delete it first, and the defaults in its place would load every version anew.
 - After a restart, where none of the versions wanted was ever READY, the one that was READY last comes first,
   and serves until one of them is READY: as without the restart, a version takes over when it can and may.
+  Should it fail to load, the others need not wait for it any more; it is tried beside them.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from gateway.models.pbtxt import CONFIG_FILE
 from gateway.registry.resolutions import Resolution, served_last
 from gateway.registry.selection import Hold, Selection, select, served
 
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     from gateway.registry.resolutions import ReadyVersion
 
 CONFIRMATIONS: Final = 2
-"""Answers in a row that must lack what was asked for before the policy `unload` withdraws it."""
+"""Answers in a row that must lack what was there before it is taken to be gone."""
 NOT_ASKED: Final = "resolve: the registry has not been asked yet"
 
 
@@ -168,8 +172,9 @@ class Following:
         self._since_s = wall_s
         self._last_ok_s: float | None = None
         self._missing = 0
+        self._bare = 0
         self._may_stand_in = False
-        self._stands_in = False
+        self._had_its_turn = False
 
     @property
     def standing_in(self) -> tuple[RegistryVersion, ...]:
@@ -180,7 +185,7 @@ class Following:
     def offered(self) -> tuple[RegistryVersion, ...]:
         """The versions to be served, ascending numbers: those wanted, and what stands in for them."""
         standing_in = self.standing_in
-        wanted = () if standing_in and not self._stands_in else self.versions
+        wanted = () if standing_in and not self._had_its_turn else self.versions
         return tuple(sorted((*standing_in, *wanted), key=lambda version: version.number))
 
     def restore(self, resolution: Resolution, description: ModelDescription | None, wall_s: float) -> None:
@@ -198,12 +203,14 @@ class Following:
         self, registered: RegisteredModel, description: ModelDescription, wall_s: float
     ) -> PollOutcome:
         """Follow an answer of the registry, as far as the rules above go."""
-        spec = description.spec
-        selection = select(registered, self.model.reference.selector, spec.versions, self.versions)
+        believed = self._believed(description)
+        policy = believed.spec.versions
+        selection = select(registered, self.model.reference.selector, policy, self.versions)
         before = self.mark()[:-1]
-        self.description = description
+        self.description = believed
         self.aliases = dict(registered.aliases)
         outcome = self._follow(selection, wall_s)
+        self.unconfirmed = self.unconfirmed or believed is not description
         changed = before != self.mark()[:-1]
         return PollOutcome.CHANGED if changed and outcome is PollOutcome.UNCHANGED else outcome
 
@@ -221,7 +228,7 @@ class Following:
         """
         self.failures = self.failures + 1 if is_down else 0
         self.unconfirmed = False
-        self._missing = 0
+        self._missing = self._bare = 0
         if self.description is None or not self.versions:
             self._enter(ResolutionStatus.ERROR, why, wall_s)
         else:
@@ -235,8 +242,7 @@ class Following:
         """Take note that a version that is offered is READY, or has failed."""
         key = (version.label, version.revision)
         if key in {(v.label, v.revision) for v in self.standing_in}:
-            self._stands_in = is_ready
-            self._may_stand_in = is_ready
+            self._had_its_turn = True
         elif is_ready:
             self._may_stand_in = False
 
@@ -266,6 +272,15 @@ class Following:
             aliases=dict(self.aliases),
             next_poll_s=next_poll_s,
         )
+
+    def _believed(self, description: ModelDescription) -> ModelDescription:
+        """Return the description to go by: the one before, as long as it may be that its file is replaced."""
+        known = self.description
+        if known is None or CONFIG_FILE not in known.texts or CONFIG_FILE in description.texts:
+            self._bare = 0
+            return description
+        self._bare += 1
+        return description if self._bare >= CONFIRMATIONS else known
 
     def _follow(self, selection: Selection, wall_s: float) -> PollOutcome:
         self.failures = 0

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from gateway.core.types import Artifact, VersionId, VersionOrigin, VersionState
 from gateway.models.desired import DesiredVersion, desired
@@ -24,13 +25,12 @@ if TYPE_CHECKING:
     from gateway.registry.verification.policy import SignatureReport
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Offer:
-    """One version that is offered, and its content digest once its files were here."""
+    """One version that is offered."""
 
     version: RegistryVersion
     provider: CachedProvider
-    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +54,16 @@ class Offers:
     """The versions of one model as its source offers them. Event loop only.
 
     An offer keeps its identity, and its provider, as long as the registry means the same files and the model
-    is served alike; a move of an alias alone changes neither.
+    is served alike; a move of an alias alone changes neither. A version that serves on although it is no
+    longer offered has the same provider when it is offered again.
     """
 
     def __init__(self, model: SourcedModel, parts: OfferParts) -> None:
         self._model = model
         self._parts = parts
         self._offers: dict[VersionId, _Offer] = {}
+        # As long as anybody has them: also of versions that are no longer offered, and serve on.
+        self._providers: WeakValueDictionary[VersionId, CachedProvider] = WeakValueDictionary()
         self._targets: dict[VersionId, DesiredVersion] = {}
         self._made_from: tuple[object, ...] = ()
         self._last: list[DesiredVersion] = []
@@ -125,13 +128,13 @@ class Offers:
     def keep_digests(self, following: Following) -> set[str]:
         """Return the content digests of what is wanted now, or was READY and may be wanted back."""
         kept = {entry.digest for entry in self._window(following.ready, following)}
-        kept |= {offer.digest for offer in self._offers.values()}
+        kept |= {offer.provider.digest for offer in self._offers.values()}
         return (kept | {self._model.digest}) - {""}
 
     def signature(self, version: VersionId) -> SignatureReport | None:
         """Return what checking a version's signature found; None when nobody has looked."""
-        offer = self._offers.get(version)
-        return offer.provider.signature if offer is not None else None
+        provider = self._providers.get(version)
+        return provider.signature if provider is not None else None
 
     def _window(self, ready: Sequence[ReadyVersion], following: Following) -> tuple[ReadyVersion, ...]:
         wanted = {(v.label, v.revision) for v in (*following.versions, *following.standing_in)}
@@ -162,18 +165,17 @@ class Offers:
     def _provider(
         self, version_id: VersionId, version: RegistryVersion, description: ModelDescription
     ) -> CachedProvider:
-        wanted = Wanted(
-            registry=self._parts.registry,
-            version=version,
-            model_filename=description.model_filename,
-            pinned_digest=self._model.digest,
-        )
-
-        def on_digest(digest: str) -> None:
-            if (offer := self._offers.get(version_id)) is not None:
-                offer.digest = digest
-
-        return CachedProvider(self._parts.cache, wanted, self._parts.rules, on_digest)
+        provider = self._providers.get(version_id)
+        if provider is None:
+            wanted = Wanted(
+                registry=self._parts.registry,
+                version=version,
+                model_filename=description.model_filename,
+                pinned_digest=self._model.digest,
+            )
+            provider = CachedProvider(self._parts.cache, wanted, self._parts.rules)
+            self._providers[version_id] = provider
+        return provider
 
     def _origin(self, version: RegistryVersion, aliases: Mapping[str, str]) -> VersionOrigin:
         return VersionOrigin(

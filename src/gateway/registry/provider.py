@@ -92,24 +92,18 @@ class CachedProvider:
         cache: fetches, verifies and keeps files.
         wanted: the version.
         rules: what its files must be like.
-        on_digest: called with the content digest each time the files were obtained.
 
     Attributes:
+        digest: the content digest of its files; empty until they were obtained.
         signature: what the last check of the signature found; None before, and where nobody looks.
     """
 
-    def __init__(
-        self,
-        cache: ArtifactStore,
-        wanted: Wanted,
-        rules: ArtifactRules,
-        on_digest: Callable[[str], None] = lambda _digest: None,
-    ) -> None:
+    def __init__(self, cache: ArtifactStore, wanted: Wanted, rules: ArtifactRules) -> None:
+        self.digest = ""
         self.signature: SignatureReport | None = None
         self._cache = cache
         self._wanted = wanted
         self._rules = rules
-        self._on_digest = on_digest
 
     @asynccontextmanager
     async def obtain(self, report: Callable[[FetchProgress], None]) -> AsyncGenerator[Artifact, None]:
@@ -123,7 +117,7 @@ class CachedProvider:
         )
         async with self._cache.obtain(request, report) as cached:
             name = await asyncio.to_thread(self._model_filename, cached.directory, cached.files)
-            self._on_digest(cached.digest)
+            self.digest = cached.digest
             yield Artifact(cached.directory, cached.directory / name, cached.digest)
 
     def narrow(self, artifact: Artifact, signature: ModelSignature) -> None:

@@ -91,6 +91,8 @@ def served(
     for version in before:
         if selection.numbers is None or version.number in selection.numbers:
             chosen.setdefault(version.number, version)
+    # Of a list none of which is there, and that never served, nothing can take over from what does.
+    chosen = chosen or {v.number: v for v in before}
     return tuple(chosen[number] for number in sorted(chosen))
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 
 import pytest
 
+from gateway.core.background import LESS
 from gateway.registry.cache.workers import Workers
 
 
@@ -49,3 +52,14 @@ async def test_cancelling_takes_back_what_has_not_begun() -> None:
     assert await first
     await workers.aclose()
     assert done == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness of their own on Linux")
+async def test_they_give_way() -> None:
+    """What the cache does with files gives way to the event loop."""
+    workers = Workers(2)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    found = await asyncio.gather(*(workers.run(os.getpriority, os.PRIO_PROCESS, 0) for _ in range(4)))
+    assert set(found) == {min(19, own + LESS)}
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
+    await workers.aclose()
