@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,6 +108,9 @@ class GatewayProcess:
         core: the core it is kept on; None: wherever this process may run.
     """
 
+    _stdin: ClassVar[int | None] = None
+    """Its standard input, as `subprocess.Popen` takes it."""
+
     def __init__(
         self,
         config: Mapping[str, Any],
@@ -124,20 +127,13 @@ class GatewayProcess:
     def __enter__(self) -> Self:
         path = self._directory / "gateway.yaml"
         path.write_text(json.dumps(self._config))  # JSON is YAML
-        command = [
-            *self._pinned,
-            sys.executable,
-            "-m",
-            "gateway",
-            "serve",
-            "--config",
-            str(path),
-            "--ready-json",
-        ]
+        command = [*self._pinned, sys.executable, "-m", *self._program(str(path))]
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("GATEWAY_")}
         environment = {**inherited, **self._environment}
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+        self._process = subprocess.Popen(
+            command, stdin=self._stdin, stdout=pipe, stderr=pipe, text=True, env=environment
+        )
         self._stderr = _Lines(self._process)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -156,6 +152,10 @@ class GatewayProcess:
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
+
+    def _program(self, config: str) -> list[str]:
+        """Return the module that is run, and its arguments."""
+        return ["gateway", "serve", "--config", config, "--ready-json"]
 
     @property
     def mode(self) -> str:

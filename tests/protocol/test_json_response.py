@@ -133,16 +133,20 @@ def test_bytes_that_are_no_text_are_refused_in_json_with_advice() -> None:
         max_size=3,
     ),
     st.sampled_from(["", "7"]),
-    st.sampled_from([{}, {"p": 1}]),
+    st.lists(
+        st.sampled_from([{}, {"p": 1}, {"p": True}, {"p": "a"}, {"p": "b", "q": True}]),
+        min_size=3,
+        max_size=3,
+    ),
     st.booleans(),
 )
 def test_a_remembered_head_changes_nothing(
-    outputs: list[tuple[str, int]], request_id: str, parameters: dict[str, ParameterValue], binary: bool
+    outputs: list[tuple[str, int]], request_id: str, said: list[dict[str, ParameterValue]], binary: bool
 ) -> None:
     """Whatever was written before, a response reads as if it were the first."""
     heads = ResponseHeads()
     form = ReplyForm({}, unlisted_binary=binary)
-    for version in ("1", "2", "1"):
+    for version, parameters in zip(("1", "2", "1"), said, strict=True):
         tensors = tuple(
             Tensor(
                 str(i),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway._proto import open_inference_pb2 as pb
 from gateway.core.errors import GatewayError
-from gateway.core.types import Datatype, InferRequest, Tensor
+from gateway.core.types import Datatype, InferRequest, ParameterValue, Tensor
 from gateway.protocol.message_memo import MessageMemo
 from gateway.protocol.protobuf_infer import decode_request, encode_response, response_heads
 from tests.protocol.tensor_strategies import response_of, tensors
@@ -191,6 +191,18 @@ def test_responses_are_the_same_with_and_without_memory(outputs: list[Tensor], o
     heads = response_heads()
     for request_id in (one, other, one):
         response = response_of(*named, request_id=request_id)
+        assert encode_response(response, heads) == encode_response(response)
+
+
+@pytest.mark.parametrize("first", [{}, {"p": 1}, {"p": True}, {"p": "a"}, {"q": "a"}])
+def test_responses_that_differ_in_their_parameters_have_heads_of_their_own(
+    first: dict[str, ParameterValue],
+) -> None:
+    """Whatever was written before, a response reads as if it were the first."""
+    heads = response_heads()
+    for parameters in (first, {"p": True}, {"p": 1}, {"p": "b"}, {}):
+        response = response_of(Tensor("y", Datatype.FP32, np.zeros(1, np.float32)))
+        response.parameters = parameters
         assert encode_response(response, heads) == encode_response(response)
 
 

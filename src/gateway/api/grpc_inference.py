@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from gateway._proto import open_inference_pb2 as pb
+from gateway.api.arms import arm_headers
 from gateway.api.classified import classified, version_meant
 from gateway.api.cold import begin_when_ready, served_when_ready
 from gateway.api.errors import ErrorTranslator, parse
@@ -161,10 +162,11 @@ class InferMethods:
         call.reply(message, trailers)
 
     def _trailers(self, call: RpcCall, response: InferResponse) -> Headers:
+        arm = arm_headers(response) if response.parameters else ()
         if not wants_timing(call.metadata):
-            return ()
+            return arm
         total_s = self._context.clock.now_s() - call.arrived_s
-        return (("server-timing", server_timing(response.timing, total_s)),)
+        return (*arm, ("server-timing", server_timing(response.timing, total_s)))
 
 
 def _nothing() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.api.arms import arm_headers
 from gateway.api.classified import classified, version_meant
 from gateway.api.cold import begin_when_ready, when_ready
 from gateway.api.decoding import HEAVY_BYTES, takes_bytes
@@ -179,7 +180,8 @@ class InferHttp:
             await close(responses)
             raise
         events = EventStream(first, responses, self._errors)
-        headers = (("Cache-Control", "no-cache"),)
+        arm = () if first is None else arm_headers(first)
+        headers = (("Cache-Control", "no-cache"), *arm)
         return HttpResponse(200, (), EVENT_STREAM_TYPE, headers, compressible=False, stream=events)
 
     def _begin(
@@ -231,6 +233,8 @@ class InferHttp:
         try:
             answer = done.result()
             response = prepared.encode(answer)
+            if answer.parameters:
+                response.headers = (*response.headers, *arm_headers(answer))
             if prepared.wants_timing:
                 total_s = self._context.clock.now_s() - request.arrived_s
                 timing = server_timing(answer.timing, total_s)

@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.core.types import Device
 
 _COST_WEIGHT: Final = 0.2
@@ -97,6 +99,16 @@ class DeviceScheduler:
         self._wanting: dict[Share, None] = {}
         self._virtual_s = 0.0
         self._scheduled = False
+        self._when_spare: list[Callable[[], object]] = []
+
+    @property
+    def spare_slots(self) -> int:
+        """Runs that could start now without anybody waiting for it; 0 while somebody waits."""
+        return 0 if self._wanting else self.slots - self.running
+
+    def when_spare(self, callback: Callable[[], object]) -> None:
+        """Call back once, in a turn of the loop of its own, when runs have ended and a slot is spare."""
+        self._when_spare.append(callback)
 
     def join(self, runner: Runner) -> Share:
         """Admit a runner."""
@@ -129,6 +141,10 @@ class DeviceScheduler:
             self._virtual_s = max(self._virtual_s, start_s)
             self.running += 1
             share.charge()
+        if self._when_spare and self.spare_slots:
+            callbacks, self._when_spare = self._when_spare, []
+            for callback in callbacks:
+                asyncio.get_running_loop().call_soon(callback)
 
     def _retake(self, share: Share) -> bool:
         if self._wanting or self.running >= self.slots:

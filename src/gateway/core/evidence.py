@@ -89,6 +89,8 @@ class ArmCounts:
         crashes: of the version's backend.
         fallbacks: requests that stable answered instead.
         requests_all: `requests` and those left out; what sample-ratio checks look at.
+        keys: distinct buckets among `requests_all`; what sample-ratio checks look at instead where it is
+            counted: users who come back put the shares of requests off though every key is in its place.
     """
 
     requests: int = 0
@@ -99,6 +101,7 @@ class ArmCounts:
     crashes: int = 0
     fallbacks: int = 0
     requests_all: int = 0
+    keys: int = 0
 
 
 def _none() -> Mapping[str, int]:
@@ -121,6 +124,7 @@ class ShadowCounts:
         dropped: by reason: `inflight`, `headroom`, `not_ready`, `refused`, `cancelled`, `shutdown`.
         slices: slice name -> value -> (compared, disagreed); bounded, the rest under `other`.
         under_way: mirrored and not finished yet; the identity holds once it is 0, and with it added always.
+        failed_alone: of `failed`, copies that failed though the primary did not; they count as disagreement.
     """
 
     mirrored: int = 0
@@ -130,6 +134,7 @@ class ShadowCounts:
     dropped: Mapping[str, int] = field(default_factory=_none)
     slices: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=_no_slices)
     under_way: int = 0
+    failed_alone: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

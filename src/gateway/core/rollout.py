@@ -184,13 +184,20 @@ class Requirement(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ShadowStep:
-    """Mirror to the canary; it answers nobody."""
+    """Mirror to the canary; it answers nobody.
+
+    Attributes:
+        max_inflight: with `headroom_ppm` and `rules`, of the shadow that the canary is then; see ShadowSpec.
+    """
 
     sample_ppm: int
     min_bake_s: float
     max_bake_s: float
     gates: tuple[str, ...] = ()
     require: Requirement = Requirement.NON_INFERIOR
+    max_inflight: int = 8
+    headroom_ppm: int = 0
+    rules: tuple[OutputRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -462,7 +469,8 @@ class SplitSpec:
 
     Attributes:
         model: public name of the model.
-        weights: version text -> parts per million, sum PPM; others take from the lowest version.
+        weights: version text -> parts per million, sum PPM; others take from the lowest version. Empty:
+            whatever serves anyway (shadows alone).
         shadows: versions mirrored to.
         assign: who gets which version; arms are named by their version texts.
     """

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy.typing as npt
 
+from gateway.core.assigned import Assigned
 from gateway.core.datatypes import Datatype as Datatype  # noqa: PLC0414 - one of this module's names
 
 ParameterValue: TypeAlias = bool | int | float | str
@@ -160,10 +161,12 @@ class InferRequest:
             0 before.
         kind: requests with the same object here have the same input names, datatypes and shapes in the same
             order, and ask for the same outputs; None says nothing.
+        assigned: the arm it got; written by the router, None where no route of its model was followed.
     """
 
     __slots__ = (
         "arrived_s",
+        "assigned",
         "deadline_s",
         "flow_key",
         "headers",
@@ -200,6 +203,7 @@ class InferRequest:
         trace: TraceContext | None = None,
         served_version: int = 0,
         kind: object = None,
+        assigned: Assigned | None = None,
     ) -> None:
         self.model_name = model_name
         self.model_version = model_version
@@ -217,6 +221,7 @@ class InferRequest:
         self.trace = trace
         self.served_version = served_version
         self.kind = kind
+        self.assigned = assigned
 
 
 class RequestTiming:
@@ -265,7 +270,7 @@ class InferResponse:
         request_id: the request's id.
         outputs: tensors, in the order asked for (the model's order when none was). Views over the
             batch's output; never written to.
-        parameters: response parameters.
+        parameters: response parameters; the router puts the arm into them as the request completes.
         timing: where the time went.
         final: False for all but the last response of a decoupled stream.
     """

@@ -11,6 +11,7 @@ from gateway.core.calls import Buffer, Headers, HttpResponse
 from gateway.core.errors import InvalidRequest
 from gateway.core.types import Datatype
 from gateway.protocol.head_memo import is_plain_id
+from gateway.protocol.parameters import add_repeating
 from gateway.protocol.raw_tensor import to_raw
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ class _Head(NamedTuple):
 class ResponseHeads:
     """JSON heads of binary responses by everything they are made of: they repeat as requests do.
 
-    Only of responses without parameters, with outputs, all binary, not BYTES and not empty. The id is
-    put in where it means itself in JSON. Holds at most 512; when full it starts anew.
+    Only of responses with outputs, all binary, not BYTES and not empty, and with parameters that are texts
+    or booleans, if any. The id is put in where it means itself in JSON. Holds at most 512; when full it
+    starts anew.
     """
 
     def __init__(self) -> None:
@@ -44,9 +46,11 @@ class ResponseHeads:
 
     def response(self, response: InferResponse, form: ReplyForm) -> HttpResponse | None:
         """Return the whole response if it is of the kind that repeats, else None."""
-        if response.parameters or not response.outputs:
+        if not response.outputs:
             return None
         key: list[object] = [response.model_name, response.model_version]
+        if response.parameters and not add_repeating(key, response.parameters):
+            return None
         for tensor in response.outputs:
             name, datatype, array = tensor.name, tensor.datatype, tensor.array
             if datatype is Datatype.BYTES or not array.size or not form.is_binary(name):

@@ -14,6 +14,7 @@ import numpy as np
 
 from gateway.core.errors import InvalidRequest
 from gateway.core.types import Datatype, ParameterValue, RequestedOutput, Tensor
+from gateway.protocol.parameters import add_repeating
 from gateway.protocol.protobuf_split import fields
 from gateway.protocol.raw_tensor import to_raw
 
@@ -209,8 +210,8 @@ class _ResponseHead(NamedTuple):
 class ResponseHeads:
     """Heads of ModelInferResponse messages by everything they are made of.
 
-    Only of responses without parameters, with outputs, none of BYTES or beyond 1 MiB. Holds at most 512;
-    when full it starts anew.
+    Only of responses with outputs, none of BYTES or beyond 1 MiB, and with parameters that are texts or
+    booleans, if any. Holds at most 512; when full it starts anew.
 
     Args:
         serialise: returns a response without its raw contents as a message.
@@ -224,9 +225,11 @@ class ResponseHeads:
 
     def message(self, response: InferResponse) -> bytes | None:
         """Return the whole message if it is of the kind that repeats, else None."""
-        if response.parameters or not response.outputs:
+        if not response.outputs:
             return None
         key: list[object] = [response.model_name, response.model_version]
+        if response.parameters and not add_repeating(key, response.parameters):
+            return None
         for tensor in response.outputs:
             name, datatype, array = tensor.name, tensor.datatype, tensor.array
             if datatype is Datatype.BYTES or array.nbytes > _MAX_OUTPUT_BYTES:

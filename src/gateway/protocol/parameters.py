@@ -108,6 +108,18 @@ def refuse_shared_memory(values: Mapping[str, ParameterValue]) -> None:
         raise Unsupported(SHARED_MEMORY_DISABLED)
 
 
+def add_repeating(key: list[object], parameters: Mapping[str, ParameterValue]) -> bool:
+    """Add the parameters of a response to the key of its head; False if they do not repeat.
+
+    Only texts and booleans do: numbers of different types may be equal, and are not written alike.
+    """
+    for name, value in parameters.items():
+        if not isinstance(value, (str, bool)):
+            return False
+        key += (name, value)
+    return True
+
+
 def check_unique(what: str, names: Sequence[str], context: DecodeContext) -> None:
     """Refuse a name that comes twice; `what` is `input` or `output`.
 

@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from gateway.core.errors import NotReady
+from gateway.core.errors import Cancelled, GatewayError, NotReady
+from gateway.routing.fallback import Flight, may_stand_in, stand_in
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
 
-    from gateway.core.interfaces import Lease
+    from gateway.core.interfaces import Lease, ModelCatalog
     from gateway.core.types import InferRequest, InferResponse
     from gateway.routing.cold_starts import ColdStarts
+
+T = TypeVar("T")
 
 
 async def leased(
     lease_of: Callable[[InferRequest], Lease], request: InferRequest, cold_starts: ColdStarts | None = None
-) -> AsyncIterator[InferResponse]:
+) -> AsyncGenerator[InferResponse, None]:
     """Give a request's stream from the version it gets a lease on, released when the iteration ends.
 
     Before its first step it waits for a model that is loaded on first use, where `cold_starts` are given.
     """
-    lease = await _lease(lease_of, request, cold_starts)
+    lease = await _opened(lease_of, request, cold_starts)
+    async with aclosing(_held(lease, request)) as responses:
+        async for response in responses:
+            yield response
+
+
+async def routed(
+    open_of: Callable[[InferRequest], Flight | Lease],
+    catalog: ModelCatalog,
+    request: InferRequest,
+    cold_starts: ColdStarts | None = None,
+) -> AsyncGenerator[InferResponse, None]:
+    """As `leased`, from the arm that the request is assigned to, where its model has a route.
+
+    Stable answers instead if that fails before its first response, and the route says so.
+    """
+    opened = await _opened(open_of, request, cold_starts)
+    given = _flown(opened, catalog) if isinstance(opened, Flight) else _held(opened, request)
+    async with aclosing(given) as responses:
+        async for response in responses:
+            yield response
+
+
+async def _held(lease: Lease, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
     try:
         async with aclosing(lease.stream(request)) as responses:  # type: ignore[type-var]
             async for response in responses:
@@ -31,12 +58,45 @@ async def leased(
         lease.release()
 
 
-async def _lease(
-    lease_of: Callable[[InferRequest], Lease], request: InferRequest, cold_starts: ColdStarts | None
-) -> Lease:
+async def _flown(flight: Flight, catalog: ModelCatalog) -> AsyncGenerator[InferResponse, None]:
+    """Give the responses of a request, marked with their arm, and count how it ended."""
+    route, request = flight.route, flight.request
+    answered_s: float | None = None
+    final = False
+    ended: BaseException | None = None
+    try:
+        while True:
+            again = flight.has_second_chance()
+            try:
+                async with aclosing(_held(flight.lease, request)) as responses:
+                    async for response in responses:
+                        if answered_s is None:
+                            answered_s = route.now_s()
+                        route.mark(request, response)
+                        final = response.final
+                        yield response
+                return
+            except GatewayError as error:
+                if answered_s is not None or not again or not may_stand_in(route, request, error):
+                    raise
+            flight = stand_in(catalog, route, request)
+    except (GeneratorExit, CancelledError):
+        # A reader that stops after the final response has had its whole answer.
+        ended = None if final else Cancelled(f"the stream of '{request.model_name}' was closed by its reader")
+        raise
+    except BaseException as error:
+        ended = error
+        raise
+    finally:
+        route.ended(request, answered_s, ended)
+
+
+async def _opened(
+    open_of: Callable[[InferRequest], T], request: InferRequest, cold_starts: ColdStarts | None
+) -> T:
     while True:
         try:
-            return lease_of(request)
+            return open_of(request)
         except NotReady as refused:
             if cold_starts is None:
                 raise
