@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md and docs/gateway.schema.json from the configuration schema.
+"""Writes docs/configuration.md, docs/gateway.schema.json and docs/rollout.schema.json from the schemas.
 
 `--check` writes nothing and exits with 1 when a committed file is not in step.
 """
@@ -8,11 +8,16 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field, TypeAdapter
+
+from gateway.config.rollout_schema import RolloutDocument, SplitDocument
 from gateway.config.schema import GatewayConfig
 
 Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 DOCS = Path(__file__).parents[1] / "docs"
 HEAD = """# Configuration reference
@@ -29,7 +34,13 @@ taken from the file's directory.
 
 def schema() -> Schema:
     """Return the JSON Schema of the whole file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **GatewayConfig.model_json_schema()}
+    return {"$schema": DIALECT, **GatewayConfig.model_json_schema()}
+
+
+def rollout_schema() -> Schema:
+    """Return the JSON Schema of rollout files."""
+    documents = Annotated[RolloutDocument | SplitDocument, Field(discriminator="kind")]
+    return {"$schema": DIALECT, "title": "Rollout file", **TypeAdapter(documents).json_schema()}
 
 
 def reference(document: Schema) -> str:
@@ -109,6 +120,7 @@ def main() -> int:
     document = schema()
     wanted = {
         DOCS / "gateway.schema.json": json.dumps(document, indent=2) + "\n",
+        DOCS / "rollout.schema.json": json.dumps(rollout_schema(), indent=2) + "\n",
         DOCS / "configuration.md": reference(document),
     }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]

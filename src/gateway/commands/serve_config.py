@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gateway.commands.failure import CommandFailed, Exit
-from gateway.config.model_settings import NamedModelSettings, Section
+from gateway.config.model_settings import NamedModelSettings
 from gateway.config.schema import GatewayConfig, RepositorySettings, load_config
+from gateway.config.section import Section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""`gateway validate`: everything that is wrong with a configuration file and with what it points at."""
+"""`gateway validate`: everything that is wrong with a configuration or rollout file and what it points at."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from gateway import wiring
 from gateway.commands.failure import CommandFailed
 from gateway.commands.serve import listeners, repeated_ports
 from gateway.commands.validate_models import model_complaints, readable_file
+from gateway.commands.validate_rollouts import (
+    configured_rollouts,
+    is_rollout,
+    print_valid,
+    validate_directory,
+    validate_rollout,
+)
 from gateway.config.schema import load_config
 from gateway.config.yaml_file import read_yaml
 from gateway.core.errors import ConfigError
@@ -26,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def validate(file: Path) -> None:
-    """Print a summary of a configuration that could be served.
+    """Print a summary of a configuration that could be served, or of rollout files that could be followed.
 
     Not looked into: model files, which only a load can judge, and ports that others hold just now.
 
@@ -34,11 +41,21 @@ def validate(file: Path) -> None:
         ConfigError: the file itself is wrong; every complaint on a line of its own.
         CommandFailed: what it points at is missing, unreadable or wrong; likewise.
     """
+    if file.is_dir():
+        validate_directory(file)
+        return
+    if is_rollout(file):
+        validate_rollout(file)
+        return
     config = load_config(file)
     lines = read_yaml(file)
-    if complaints := [f"{file}:{lines.line_of(at)}: {text}" for at, text in find_complaints(config)]:
-        raise CommandFailed("\n".join(complaints))
+    complaints = [f"{file}:{lines.line_of(at)}: {text}" for at, text in find_complaints(config)]
+    wrong, rollouts = configured_rollouts(config, file)
+    if complaints or wrong:
+        raise CommandFailed("\n".join([*complaints, *wrong]))
     sys.stdout.write(f"{file}: valid; {_summary(config)}\n")
+    for rollout in rollouts:
+        print_valid(rollout)
 
 
 def _summary(config: GatewayConfig) -> str:

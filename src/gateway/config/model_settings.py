@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     ByteSize,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveInt,
@@ -17,6 +15,11 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.config.rollout_assignment import AssignSettings
+from gateway.config.rollout_checks import share_complaints
+from gateway.config.rollout_schema import split_spec
+from gateway.config.rollout_values import PositivePercent, Share, VersionText  # noqa: TC001 - likewise
+from gateway.config.section import Seconds, Section
 from gateway.core.options import (
     BatchingOptions,
     CutRule,
@@ -31,18 +34,7 @@ from gateway.core.types import Device
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are refused, values are not changed after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    def given(self) -> dict[str, Any]:
-        """Return the fields that the file set, as attribute values."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
+    from gateway.core.rollout import SplitSpec
 
 
 class PadSettings(Section):
@@ -274,6 +266,13 @@ class NamedModelSettings(ModelSettings):
     """Which of `registries` the source is of, where several would do."""
     digest: str | None = Field(None, pattern=r"^(sha256:)?[0-9a-f]{64}$")
     """Content digest that the source's files must have, as `gateway models show` tells it."""
+    split: dict[VersionText, Share] = Field(default_factory=dict, max_length=64)
+    """Version -> per cent of the requests that name none, 100 in all: `{1: 90, 2: 10}`. Unset: the version
+    that serves gets them."""
+    shadow: dict[VersionText, PositivePercent] = Field(default_factory=dict, max_length=8)
+    """Version -> share of the requests mirrored to it, whose answers nobody sees: `{3: 20%}`."""
+    assign: AssignSettings | None = None
+    """Who gets which version of `split`; unset: by the request's id, which is not sticky."""
 
     @model_validator(mode="after")
     def _one_place(self) -> NamedModelSettings:
@@ -282,3 +281,17 @@ class NamedModelSettings(ModelSettings):
         if self.source is None and (extra := [n for n in ("registry", "digest") if getattr(self, n)]):
             raise ValueError(f"{extra[0]} needs a source")
         return self
+
+    @model_validator(mode="after")
+    def _shares(self) -> NamedModelSettings:
+        if self.assign is not None and not self.split:
+            raise ValueError("assign needs a split")
+        for at, text in share_complaints(self.split, self.shadow, ()):
+            raise ValueError(f"{'.'.join(map(str, at))}: {text}")
+        return self
+
+    def split_spec(self) -> SplitSpec | None:
+        """Return how requests are split among versions and mirrored; None where the entry says nothing."""
+        if not self.split and not self.shadow:
+            return None
+        return split_spec(self.name, self.split, self.shadow, self.assign or AssignSettings())

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import ByteSize, Field, PositiveInt, model_validator
 
-from gateway.config.model_settings import PositiveSeconds, Seconds, Section
+from gateway.config.section import PositiveSeconds, Seconds, Section
 from gateway.core.errors import ConfigError
 
 MIB = 1 << 20

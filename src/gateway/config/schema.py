@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -17,15 +16,18 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.config.complaints import complaints
 from gateway.config.merging import merged
-from gateway.config.model_settings import ModelSettings, NamedModelSettings, PositiveSeconds, Seconds, Section
+from gateway.config.model_settings import ModelSettings, NamedModelSettings
 from gateway.config.registry_settings import CacheSettings, MemorySettings, RegistrySettings
-from gateway.config.yaml_file import Location, YamlFile, read_yaml
+from gateway.config.rollout_settings import RolloutSettings
+from gateway.config.section import PositiveSeconds, Seconds, Section
+from gateway.config.yaml_file import read_yaml
 from gateway.core.errors import ConfigError, ModelLoadError
 from gateway.core.options import ModelSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from gateway.config.yaml_file import YamlFile
 
 MIB = 1 << 20
 
@@ -356,6 +358,8 @@ class GatewayConfig(Section):
     """How models are served unless their own entry says otherwise."""
     models: tuple[NamedModelSettings, ...] = ()
     """Models by name."""
+    rollouts: RolloutSettings = Field(default_factory=RolloutSettings)
+    """Canary and shadow rollouts from files."""
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     """Logs and traces."""
 
@@ -401,43 +405,7 @@ def check_config(file: YamlFile) -> GatewayConfig:
     try:
         return GatewayConfig.model_validate(file.data)
     except ValidationError as exc:
-        raise ConfigError("\n".join(_complaints(exc, file))) from exc
-
-
-def _complaints(error: ValidationError, file: YamlFile) -> Iterator[str]:
-    for detail in error.errors(include_url=False, include_context=False):
-        location: Location = tuple(detail["loc"])
-        where = ".".join(map(str, location)) or "file"
-        message = detail["msg"].removeprefix("Value error, ")
-        if detail["type"] == "extra_forbidden":
-            message = "unknown key" + _suggestion(location)
-        yield f"{file.path}:{file.line_of(location)}: {where}: {message}"
-
-
-def _suggestion(location: Location) -> str:
-    """Return `; did you mean 'x'?` when a key known at that place is near the one found."""
-    near = difflib.get_close_matches(str(location[-1]), _keys_at(location[:-1]), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
-
-
-def _keys_at(location: Location) -> list[str]:
-    section: type[BaseModel] | None = GatewayConfig
-    in_mapping = False
-    for step in location:
-        if isinstance(step, int) or section is None or in_mapping:
-            in_mapping = False  # an index or a key of their own choice: the section stays
-            continue
-        field = section.model_fields.get(step)
-        section = _section_in(field.annotation) if field else None
-        in_mapping = field is not None and get_origin(field.annotation) is dict
-    return list(section.model_fields) if section and not in_mapping else []
-
-
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the section class inside an annotation such as `X | None` or `tuple[X, ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_section_in, getattr(annotation, "__args__", ()))), None)
+        raise ConfigError("\n".join(complaints(exc, file, GatewayConfig))) from exc
 
 
 def _anchored(config: GatewayConfig, directory: Path) -> GatewayConfig:

@@ -14,11 +14,14 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from gateway.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ruamel.yaml.nodes import Node
 
 MAX_FILE_BYTES: Final = 4 << 20
 MAX_DEPTH: Final = 40
@@ -71,6 +74,9 @@ def parse_yaml(text: bytes, path: str) -> YamlFile:
         raise ConfigError(f"{path}:{_mark_line(exc)}: {_first_line(exc.problem)}") from exc
     except MarkedYAMLError as exc:
         raise ConfigError(f"{path}:{_mark_line(exc)}: not YAML: {_first_line(exc.problem)}") from exc
+    except TypeError as exc:
+        line = _odd_key_line(YAML(typ="rt", pure=True).compose(text)) or 1
+        raise ConfigError(f"{path}:{line}: keys must be text, got a list or a mapping") from exc
     except (YAMLError, UnicodeDecodeError, ValueError) as exc:
         raise ConfigError(f"{path}: not YAML: {_first_line(str(exc))}") from exc
     if not isinstance(tree, Mapping):
@@ -138,3 +144,14 @@ def _mark_line(error: MarkedYAMLError) -> int:
 
 def _first_line(text: str | None) -> str:
     return (text or "malformed").strip().splitlines()[0]
+
+
+def _odd_key_line(node: Node | None) -> int:
+    """Return the line of the first key below `node` that is no scalar; 0 without any."""
+    if isinstance(node, MappingNode):
+        lines = (
+            _odd_key_line(value) if isinstance(key, ScalarNode) else key.start_mark.line + 1
+            for key, value in node.value
+        )
+        return next(filter(None, lines), 0)
+    return next(filter(None, map(_odd_key_line, node.value)), 0) if isinstance(node, SequenceNode) else 0
