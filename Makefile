@@ -7,10 +7,11 @@ TEST_MODELS := build/test-models/.stamp
 COMPILED := build/compiled/.stamp
 MLFLOW_SERVER := build/mlflow-server/.stamp
 # What is tested once more as compiled: the guard against testing the sources again, and where compiled modules are.
-COMPILED_TESTS := tests/unit/test_compiled.py $(addprefix tests/, batching protocol api layers transport) \
+COMPILED_TESTS := tests/unit/test_compiled.py $(addprefix tests/, batching protocol api layers routing transport) \
 	$(addprefix tests/acceptance/test_, datatypes.py infer.py refusals.py stream.py waiting.py)
 # A file's tests share servers: they stay together.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+CONFIG ?= configs/demo.yaml
 UV_VERSION := 0.13.9
 COMPILE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(UPGRADE)
@@ -29,8 +30,8 @@ models: $(MODELS)  ## the sample models, under models/
 
 compiled: $(COMPILED)  ## build/compiled: the package with its request path compiled by mypyc (needs a C compiler)
 
-run: venv  ## serve the sample models on 8000 (HTTP), 8001 (gRPC), 8002 (metrics), 8003 (admin)
-	exec $(BIN)/gateway serve --config configs/demo.yaml
+run: venv  ## serve the sample models on 8000 (HTTP), 8001 (gRPC), 8002 (metrics), 8003 (admin); CONFIG=FILE for others
+	exec $(BIN)/gateway serve --config $(CONFIG)
 
 test: venv $(TEST_MODELS)  ## every test, then part of them on the compiled package (needs a C compiler)
 	$(MAKE) --jobs 2 $(MLFLOW_SERVER) $(COMPILED)

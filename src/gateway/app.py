@@ -36,7 +36,8 @@ from gateway.models.memory import MemoryBudget
 from gateway.models.parts import ManagerParts
 from gateway.models.repository import ControlOptions, RepositoryController, RepositoryMode
 from gateway.registries import Registries
-from gateway.registry.filesystem import FileSystemSource
+from gateway.registry.filesystem import FileSystemSource, SourceOptions
+from gateway.rolling_out import Rollouts
 from gateway.routing.cold_starts import ColdStarts
 from gateway.routing.router import Router
 from gateway.telemetry.access_log import AccessLog
@@ -106,6 +107,10 @@ class Batchers:
         batcher = Batcher(version, model, spec, statistics, context)
         self._live[batcher] = (version, model.device)
         return batcher
+
+    def slots_of(self, device: Device) -> DeviceScheduler | None:
+        """Return a device's scheduler; None while nothing runs there."""
+        return self._schedulers.get(device)
 
     def _closed(self, batcher: Batcher) -> None:
         self._live.pop(batcher, None)
@@ -231,8 +236,11 @@ class Gateway:
             self._clock, wiring_registries.lazy_options(self._config), (self._metrics.lazy,)
         )
         self._budget = MemoryBudget(wiring_registries.memory_options(self._config), self._clock, self._lazy)
+        self._rollouts = Rollouts(self._config, self._clock)
         self._manager = await enter.enter_async_context(self._model_manager(batchers))
-        self._cold_starts = ColdStarts(Router(self._manager), self._lazy, self._clock)
+        self._cold_starts = ColdStarts(
+            Router(self._manager, table=self._rollouts.table), self._lazy, self._clock
+        )
         self._lazy.attach(self._manager, self._cold_starts.changed)
         self._telemetry = RequestTelemetry(
             clock=self._clock,
@@ -241,7 +249,7 @@ class Gateway:
             access_log=AccessLog() if self._config.telemetry.log.access else None,
         )
         options = wiring.stack_options(self._config.server)
-        router = Router(self._manager, self._cold_starts)
+        router = Router(self._manager, self._cold_starts, self._rollouts.table)
         self._stack = build_stack(router, options, self._telemetry)
         self._metrics.watch(
             ServerSources(
@@ -262,7 +270,15 @@ class Gateway:
                 awake=self._lazy.awake,
             )
         )
-        repository = self._repository()
+        described = wiring.source_options(self._config)
+        sources = wiring.model_sources(self._config, described)
+        repository = self._repository(sources, described)
+        # Before requests are taken, and before sources prefer a version that a rollout is to try first.
+        await enter.enter_async_context(
+            self._rollouts.prepare(self._manager, [*self._registries.sources, *sources], batchers.slots_of)
+        )
+        if (scraped := self._rollouts.metrics()) is not None:
+            self._metrics.watch_rollouts(scraped)
         # Before the listeners, whose end drops the requests that are being decoded.
         decode_pool = await enter.enter_async_context(
             DecodePool(max_bytes=int(self._config.server.admission.max_inflight_bytes))
@@ -305,6 +321,7 @@ class Gateway:
                     self._budget,
                     self._lazy,
                     *self._registries.sources,
+                    self._rollouts,
                     *self._observers,
                 ),
                 on_change=self._readiness.notify,
@@ -315,12 +332,13 @@ class Gateway:
             )
         )
 
-    def _repository(self) -> RepositoryController:
+    def _repository(
+        self, sources: Sequence[FileSystemSource], options: SourceOptions
+    ) -> RepositoryController:
         settings = self._config.repository
-        options = wiring.source_options(self._config)
         return RepositoryController(
             self._manager,
-            wiring.model_sources(self._config, options),
+            sources,
             RepositoryMode(settings.mode if settings else "none"),
             private=lambda directory: FileSystemSource("operator", directory, options=options),
             options=ControlOptions(
@@ -374,6 +392,7 @@ class Gateway:
                 registries=self._registries.sources,
                 webhooks=self._registries.webhooks,
                 memory=self._budget.devices,
+                rollouts=self._rollouts.admin,
             )
         )
 

@@ -1,29 +1,39 @@
 """The `gateway` command: parses the command line and the environment, then calls the verb.
 
-The environment is read here and nowhere else. Verbs are imported when called, so that `gateway --help` loads
-no numerical or network library.
+The environment is read here and by the options of several verbs (`commands/options.py`), and nowhere else.
+Verbs with verbs of their own are in `commands/*_group.py`. What a verb does is imported when it is called, so
+that `gateway --help` loads no numerical or network library.
 
 Exit codes: 0 done (for `serve`: stopped by a signal, everything accepted was answered); 1 failed (refused by
 the server, a wrong file, a port taken, stopped by a second signal); 2 wrong command line; 3 no gateway there.
 """
 # ruff: noqa: PLC0415  importing late is this module's purpose
 
-import contextlib
 import enum
 import os
-import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from gateway.commands.failure import CommandFailed, Exit
-from gateway.core.errors import GatewayError
+from gateway.commands.audit_group import audit_app
+from gateway.commands.models_group import models_app
+from gateway.commands.options import (
+    DEFAULT_URL,
+    JsonOption,
+    ModelArgument,
+    UrlOption,
+    VersionOption,
+    address_of,
+    reported,
+)
+from gateway.commands.plan_command import plan
+from gateway.commands.rollout_group import rollout_app
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.app import Gateway
-    from gateway.commands.client import Address
     from gateway.config.schema import GatewayConfig
     from gateway.core.interfaces import LifecycleObserver
 
@@ -90,38 +100,6 @@ _BENCH_DEFAULTS = {LoadProtocol.HTTP: ("GATEWAY_URL", 8000), LoadProtocol.GRPC: 
 """Variable that holds the URL, and port where the URL names none."""
 
 Port: TypeAlias = int | None
-ModelArgument: TypeAlias = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
-VersionOption: TypeAlias = Annotated[
-    str, typer.Option(help="The model's version; the gateway's choice if absent.")
-]
-UrlOption: TypeAlias = Annotated[
-    str, typer.Option(envvar="GATEWAY_URL", help="The gateway's HTTP port, http://HOST:PORT.")
-]
-AdminUrlOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        envvar="GATEWAY_ADMIN_URL", help="The administration port. [default: 8003 on the host of --url]"
-    ),
-]
-JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DEFAULT_URL = "http://127.0.0.1:8000"
-
-
-@contextlib.contextmanager
-def _reported() -> Iterator[None]:
-    """Turn failures into a message on standard error and an exit code."""
-    try:
-        yield
-    except CommandFailed as exc:
-        typer.echo(f"gateway: {exc}", err=True)
-        raise typer.Exit(exc.code) from exc
-    except GatewayError as exc:
-        typer.echo(str(exc), err=True)
-        raise typer.Exit(Exit.FAILED) from exc
-    except BrokenPipeError:
-        # The reader of our output, `head` for one, has seen enough.
-        sys.stderr.close()
-        raise typer.Exit(Exit.FAILED) from None
 
 
 @app.command()
@@ -216,7 +194,7 @@ def serve(
 
     A model that fails to load stops nothing: the server stays up, and is not ready if the model is required.
     """
-    with _reported():
+    with reported():
         from gateway.commands.serve import serve as run
         from gateway.commands.serve_config import ServeFlags, build_config
 
@@ -247,7 +225,7 @@ def validate(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="The configuration file.")],
 ) -> None:
     """Check a configuration file and what it points at; print every complaint with file and line."""
-    with _reported():
+    with reported():
         from gateway.commands.validate import validate as run
 
         run(config)
@@ -283,12 +261,12 @@ def infer(
     as_json: JsonOption = False,
 ) -> None:
     """Send one request to a running gateway and print the outputs."""
-    with _reported():
+    with reported():
         from gateway.commands.infer import InferOptions, parse_header
         from gateway.commands.infer import infer as run
 
         options = InferOptions(
-            address=_address(url),
+            address=address_of(url),
             model=model,
             version=version,
             input=input_,
@@ -325,14 +303,14 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Print a quick closed-loop figure of a model on a running gateway; loadtests/ measures properly."""
-    with _reported():
+    with reported():
         from gateway.commands.bench import BenchOptions, parse_shape
         from gateway.commands.bench import bench as run
 
         # Not typer's envvar: which variable stands for the URL depends on another option.
         variable, port = _BENCH_DEFAULTS[protocol]
         options = BenchOptions(
-            address=_address(url or os.environ.get(variable) or "127.0.0.1", port),
+            address=address_of(url or os.environ.get(variable) or "127.0.0.1", port),
             model=model,
             version=version,
             rows=rows,
@@ -345,76 +323,10 @@ def bench(
         run(options)
 
 
-models_app = typer.Typer(
-    help="Print what a running gateway serves: version, state, signature, memory, rows per second.",
-    invoke_without_command=True,
-    rich_markup_mode=None,
-)
 app.add_typer(models_app, name="models")
-
-
-@models_app.callback()
-def models(
-    context: typer.Context,
-    *,
-    url: UrlOption = DEFAULT_URL,
-    metrics_url: Annotated[
-        str | None,
-        typer.Option(
-            envvar="GATEWAY_METRICS_URL", help="The metrics port. [default: 8002 on the host of --url]"
-        ),
-    ] = None,
-    admin_url: AdminUrlOption = None,
-    interval_s: Annotated[float, typer.Option(min=0.01, help="Seconds over which rows are counted.")] = 1.0,
-    wait: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Print nothing; return when this model is ready.")
-    ] = None,
-    timeout_s: Annotated[float, typer.Option(min=0.0, help="Longest that --wait waits, in seconds.")] = 60.0,
-    as_json: JsonOption = False,
-) -> None:
-    """Print what a running gateway serves: version, state, signature, memory, rows per second."""
-    if context.invoked_subcommand is not None:
-        _refuse_options(context)
-        return
-    with _reported():
-        from gateway.commands.models_table import ModelsOptions
-        from gateway.commands.models_table import models as run
-        from gateway.commands.models_wait import wait as wait_for
-
-        if wait is not None:
-            wait_for(_address(url), wait, timeout_s)
-            return
-        metrics, admin = _beside(url, metrics_url, 8002), _beside(url, admin_url, 8003)
-        run(ModelsOptions(_address(url), metrics, admin, interval_s, as_json))
-
-
-def _refuse_options(context: typer.Context) -> None:
-    """End a command line whose options stand before the sub-command, which does not see them."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            typer.echo(f"gateway: options of '{context.invoked_subcommand}' stand behind it", err=True)
-            raise typer.Exit(Exit.USAGE)
-
-
-@models_app.command()
-def show(
-    model: ModelArgument,
-    *,
-    version: Annotated[
-        str,
-        typer.Option(help="The version shown in detail, number or label; the one that answers if absent."),
-    ] = "",
-    url: UrlOption = DEFAULT_URL,
-    admin_url: AdminUrlOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Print everything about one model: versions, steps, signature, lineage, where its registry stands."""
-    with _reported():
-        from gateway.commands.models_show import ShowOptions
-        from gateway.commands.models_show import show as run
-
-        run(ShowOptions(_beside(url, admin_url, 8003), model, version, as_json))
+app.command()(plan)
+app.add_typer(rollout_app, name="rollout")
+app.add_typer(audit_app, name="audit")
 
 
 @app.command()
@@ -423,19 +335,6 @@ def version() -> None:
     from gateway.commands.version import describe_version
 
     typer.echo(describe_version())
-
-
-def _address(url: str, default_port: int = 8000) -> "Address":
-    from gateway.commands.client import parse_address
-
-    return parse_address(url, default_port)
-
-
-def _beside(url: str, other: str | None, port: int) -> "Address":
-    """Return the address of another port of the gateway at `url`: `other` if given, else `port` there."""
-    from dataclasses import replace
-
-    return _address(other, port) if other else replace(_address(url), port=port, base_path="")
 
 
 def main() -> None:

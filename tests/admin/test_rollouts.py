@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from gateway.core.state import AuditEntry, AuditRecord
 
 ME = pwd.getpwuid(os.getuid()).pw_name
-FRAUD: dict[str, Any] = {"name": "fraud", "phase": "BAKING", "reason": "", "file": {"active_hash": "abc"}}
+FRAUD: dict[str, Any] = {"name": "fraud", "phase": "baking", "reason": "", "file": {"active_hash": "abc"}}
 
 
 class NoAudit:
@@ -169,9 +169,9 @@ async def test_changes_are_streamed(desk: Desk) -> None:
             first = await document_after(lines, "rollout")
             await document_after(lines, "now")
             await desk.rollouts.until_readers(1)
-            desk.rollouts.change("fraud", phase="ABORTED")
+            desk.rollouts.change("fraud", phase="aborted")
             second = await document_after(lines, "rollout")
-        assert (first["phase"], second["phase"]) == ("BAKING", "ABORTED")
+        assert (first["phase"], second["phase"]) == ("baking", "aborted")
     await desk.rollouts.until_readers(0)
 
 
@@ -234,17 +234,17 @@ async def test_the_socket_of_a_gateway_that_was_killed_is_replaced(desk: Desk, t
 async def test_wait_tells_what_became_of_it(desk: Desk) -> None:
     """Promotion returns, a withdrawal fails with its reason, an earlier file's end says nothing."""
     told: list[str] = []
-    with pytest.raises(CommandFailed, match="was not over after 0 s: BAKING"):
+    with pytest.raises(CommandFailed, match="was not over after 0 s: baking"):
         await desk.run(wait, desk.client, Wait("fraud", 0.0), told.append)
-    desk.rollouts.change("fraud", phase="PROMOTED")
+    desk.rollouts.change("fraud", phase="promoted")
     await desk.run(wait, desk.client, Wait("fraud", 0.0), told.append)
     with pytest.raises(CommandFailed, match="has not taken up this file"):
         await desk.run(wait, desk.client, Wait("fraud", 0.0, "other"), told.append)
     await desk.run(wait, desk.client, Wait("fraud", 0.0, "abc"), told.append)
-    desk.rollouts.change("fraud", phase="ABORTED", reason="errors: 3.1 x stable's")
+    desk.rollouts.change("fraud", phase="aborted", reason="errors: 3.1 x stable's")
     with pytest.raises(CommandFailed, match="withdrawn: errors"):
         await desk.run(wait, desk.client, Wait("fraud", 0.0), told.append)
-    assert told == ["BAKING", "PROMOTED", "PROMOTED", "ABORTED, errors: 3.1 x stable's"]
+    assert told == ["baking", "promoted", "promoted", "aborted, errors: 3.1 x stable's"]
 
 
 async def test_a_port_that_knows_no_rollouts(desk: Desk) -> None:

@@ -8,13 +8,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.core.errors import Overloaded
+from gateway.core.evidence import ArmCounts, RoutePlan, ShadowCounts
+from gateway.core.rollout import Assignment, HashSpec
 from gateway.core.types import CPU, StepTiming, VersionOrigin, VersionState
 from gateway.registry.cache import CollectReport
 from gateway.registry.following import ModelResolution, PollOutcome, ResolutionStatus
+from gateway.routing.views import ArmView, RouteView
 from gateway.telemetry.memory_metrics import MemorySources
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.outcome import Outcome
 from gateway.telemetry.registry_metrics import RegistrySources
+from gateway.telemetry.rollout_metrics import RolloutSources
 from gateway.telemetry.server_metrics import QueueView, ServerSources
 from gateway.testing import VirtualClock
 from tests.telemetry.builders import DIGITS, Catalog, Served, batch, request, status, text_page
@@ -51,6 +55,7 @@ def scraped() -> Facts:
     metrics.lazy.on_evicted("digits", "memory")
     _use_registries(metrics)
     metrics.watch(ServerSources(catalog=catalog, queues=lambda: [queue], inflight_bytes=lambda: 0))
+    metrics.watch_rollouts(_rollout_sources())
     metrics.watch_memory(
         MemorySources(
             devices=lambda: [(CPU, 1, 2)],
@@ -95,6 +100,22 @@ def _families(page: str) -> Iterator[tuple[str, tuple[str, frozenset[str]]]]:
         labels = frozenset(label for sample in family.samples for label in sample.labels) - {"le"}
         total = family.type == "counter" and family.name.startswith("gateway_")
         yield family.name + "_total" * total, (family.type, labels)
+
+
+def _rollout_sources() -> RolloutSources:
+    """A route, a shadow, a rollout and a file, each with something in every family."""
+    arm = ArmView(name="stable", version=DIGITS, weight_ppm=1_000_000, counts=ArmCounts())
+    plan = RoutePlan(model="digits", arms=(), assign=Assignment(HashSpec("salt")))
+    route = RouteView(plan=plan, arms=(arm,), unkeyed=0, overridden=0, overrides_refused=0, saturated=0)
+    numbers = {"log_e_harm": 1.0, "log_bound_harm": 2.0}
+    gate = {"group": "safety", "name": "errors", "numbers": numbers}
+    rollout = {"name": "r", "model": "digits", "phase": "baking", "weight_ppm": 0, "gates": [gate]}
+    return RolloutSources(
+        routes=lambda: {"digits": route},
+        shadows=lambda: {("digits", "r-1", 0): {"canary": ShadowCounts()}},
+        rollouts=lambda: [rollout],
+        files=lambda: [{"path": "r.yaml", "error": ""}],
+    )
 
 
 def test_the_page_lists_exactly_what_is_exported(scraped: Facts) -> None:

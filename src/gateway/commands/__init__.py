@@ -1,1 +1,1 @@
-"""What each verb of the command line does; `gateway.cli` only parses and calls."""
+"""What each verb of the command line does; `gateway.cli` and the groups only parse and call."""

@@ -1,4 +1,4 @@
-"""Asks a running gateway about its rollouts, and acts on them: over its operator socket, where that is here."""
+"""Asks a running gateway about its rollouts, and acts on them, over its operator socket where it can."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -10,11 +11,12 @@ from gateway.commands.failure import CommandFailed, Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from gateway.commands.rollout_client import RolloutClient
 
-PROMOTED: Final = frozenset({"PROMOTED", "ROLLBACK_WINDOW"})
-FAILED: Final = frozenset({"ABORTED", "ABORTING", "ROLLED_BACK", "ROLLING_BACK"})
+PROMOTED: Final = frozenset({"promoted", "rollback_window"})
+FAILED: Final = frozenset({"aborted", "aborting", "rolled_back", "rolling_back"})
 _PAUSE_S: Final = 1.0
 
 
@@ -66,6 +68,18 @@ def wait(client: RolloutClient, wanted: Wait, tell: Callable[[str], None]) -> No
         if time.monotonic() >= until_s:
             raise CommandFailed(f"rollout '{name}' was not over after {timeout_s:g} s: {told or 'no answer'}")
         time.sleep(min(_PAUSE_S, max(0.0, until_s - time.monotonic())))
+
+
+def file_hash(file: Path) -> str:
+    """Return the hash by which a gateway knows a rollout file.
+
+    Raises:
+        CommandFailed: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as exc:
+        raise CommandFailed(f"{file}: cannot be read: {exc.strerror}", Exit.USAGE) from exc
 
 
 def describe(document: dict[str, Any]) -> str:

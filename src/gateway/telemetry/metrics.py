@@ -16,6 +16,7 @@ from gateway.telemetry.loop_lag import LoopLagMonitor
 from gateway.telemetry.memory_metrics import LazyMetrics, MemoryMetrics, MemorySources
 from gateway.telemetry.registry_metrics import RegistryMetrics, RegistrySources, StalenessMetrics
 from gateway.telemetry.request_metrics import RequestMetrics
+from gateway.telemetry.rollout_metrics import RolloutMetrics
 from gateway.telemetry.server_metrics import ServerMetrics, ServerSources
 from gateway.telemetry.transport_metrics import TransportMetrics
 from gateway.telemetry.triton_metrics import TritonMetrics
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from gateway.core.clock import Clock
+    from gateway.telemetry.rollout_metrics import RolloutSources
 
 _TRITON_COUNTER: Final = re.compile(rb"^(# TYPE nv_\w+) untyped$", re.MULTILINE)
 
@@ -108,6 +110,10 @@ class GatewayMetrics:
     def watch_registries(self, sources: RegistrySources) -> None:
         """Add where models stand with their registries; likewise."""
         self.registry.register(StalenessMetrics(sources))
+
+    def watch_rollouts(self, sources: RolloutSources) -> None:
+        """Add rollouts and routes; likewise."""
+        self.registry.register(RolloutMetrics(sources))
 
     async def render_aside(self, accept: str = "") -> MetricsPage:
         """Return the page, collected on the loop family by family and written in a thread.
