@@ -16,13 +16,16 @@ import shutil
 import sys
 import tempfile
 import time
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadtests.machine import core_time
+from loadtests.process_tree import cpu_s
 from loadtests.soak_http import fetch
 from loadtests.soak_models import OFFSET
 from loadtests.soak_registry_load import Sent
@@ -33,9 +36,12 @@ from loadtests.soak_table import table
 from tests.servers.seaweed import seaweed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from loadtests.soak_table import Row
+
+Entered = TypeVar("Entered")
 
 MODEL_BYTES: Final = 200_000_000
 RATE: Final = 200.0
@@ -88,7 +94,7 @@ def run_registry(plan: Plan) -> RegistryReport:
     if plan.core is not None:
         os.sched_setaffinity(0, allowed - {plan.core})  # children inherit it
     try:
-        with seaweed() as server:
+        with elsewhere(seaweed) as server:
             publisher = Publisher(server)
             for version in sorted({1, *plan.targets()}):
                 publisher.push(version, plan.size_bytes)
@@ -108,6 +114,7 @@ async def swapping(gateway: GatewayProcess, publisher: Publisher, plan: Plan) ->
         await asyncio.sleep(min(_SETTLE_S, plan.period_s))
         report.rss_before = gateway.usage().rss_bytes
         lag_before = (await _metrics(gateway))[0]
+        before = _Processors.now()
         current, seen = 1, {1}
         for version in plan.targets():
             moved = Swap(version, version not in seen, time.time())
@@ -117,10 +124,44 @@ async def swapping(gateway: GatewayProcess, publisher: Publisher, plan: Plan) ->
             report.swaps.append(moved.read(current, page["versions"]))
             seen.add(version)
             current = version
+        report.others = before.others_since()
         report.rss_after = gateway.usage().rss_bytes
         lag, report.steps = await _metrics(gateway)
         report.lag = {bound: count - lag_before.get(bound, 0.0) for bound, count in lag.items()}
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Processors:
+    """Seconds of processors so far: all there were, those at work, and those of this program's processes."""
+
+    all_s: float
+    busy_s: float
+    own_s: float
+
+    @classmethod
+    def now(cls) -> Self:
+        cores = [core_time(core) for core in range(os.cpu_count() or 1)]
+        busy_s = sum(core.busy_s for core in cores)
+        return cls(time.monotonic() * len(cores), busy_s, cpu_s(os.getpid()))
+
+    def others_since(self) -> float:
+        """Return the share of all processors that other programs have had since."""
+        now = self.now()
+        others_s = (now.busy_s - self.busy_s) - (now.own_s - self.own_s)
+        return max(0.0, others_s / (now.all_s - self.all_s))
+
+
+@contextmanager
+def elsewhere(server: Callable[[], AbstractContextManager[Entered]]) -> Iterator[Entered]:
+    """Run a server with the least claim to the processor, as if it had a machine of its own."""
+    with ThreadPoolExecutor(1, initializer=lambda: os.setpriority(os.PRIO_PROCESS, 0, 19)) as thread:
+        running = server()  # what the thread starts has the thread's priority
+        entered = thread.submit(running.__enter__).result()
+        try:
+            yield entered
+        finally:
+            thread.submit(running.__exit__, None, None, None).result()
 
 
 @asynccontextmanager

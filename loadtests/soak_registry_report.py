@@ -79,6 +79,7 @@ class RegistryReport:
         rss_after: the same after the last.
         lag: bound in seconds -> measurements of the event loop's lag at or below it, while it ran.
         steps: step of a load -> seconds that it took on average, by the gateway's metrics.
+        others: share of the machine's processors that programs had which are no part of this.
     """
 
     sent: list[Sent] = field(default_factory=list)
@@ -87,6 +88,7 @@ class RegistryReport:
     rss_after: int = 0
     lag: Mapping[float, float] = field(default_factory=dict)
     steps: Mapping[str, float] = field(default_factory=dict)
+    others: float = 0.0
 
     def problems(self) -> list[str]:
         """Return what went wrong, in words."""
@@ -152,7 +154,8 @@ def _latency(report: RegistryReport) -> Row:
     late = float(np.quantile([s.late_s for s in report.sent], 0.99))
     said = (
         f"p50/p99/max during {_ms(p50)}/{_ms(p99)}/{_ms(worst)}, "
-        f"between {_ms(p50_other)}/{_ms(p99_other)}/{_ms(worst_other)}, sent late p99 {_ms(late)}"
+        f"between {_ms(p50_other)}/{_ms(p99_other)}/{_ms(worst_other)}, sent late p99 {_ms(late)}, "
+        f"other programs {report.others * 100:.0f} % of the machine"
     )
     ok = bool(p99 <= P99_RATIO * p99_other)
     figure = f"{p99 / p99_other:.2f} x"

@@ -12,6 +12,7 @@ from gateway.core.errors import ConfigError
 from gateway.core.registry import RegistryError
 from gateway.registry.cache.store import ArtifactCache
 from gateway.registry.changes import changes
+from gateway.registry.client_threads import start_giving_way
 from gateway.registry.resolutions import ResolutionStore
 from gateway.registry.source import PollObserver
 
@@ -96,6 +97,7 @@ class Registries:
             await _prepare(cache)
             # Reading keys and importing the libraries of registries takes a while.
             self._open = await asyncio.to_thread(lambda: list(wiring.open_registries(self._config, parts)))
+            await asyncio.to_thread(start_giving_way)
             for opened in self._open:
                 self._resources.push_async_callback(opened.registry.aclose)
             self._start(self._collect(cache), "collect")

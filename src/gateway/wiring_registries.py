@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote
 
 from gateway import wiring
+from gateway.backends.onnxruntime.cpus import usable_cpus
 from gateway.config.registry_settings import (
     DEFAULT_READ_TIMEOUT_S,
     CacheSettings,
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from gateway.registry.resolutions import ResolutionStore
 
 TRACKING_URI: Final = "MLFLOW_TRACKING_URI"
+MOST_PARTS: Final = 6
+"""Of one version, fetched at once unless the file says otherwise: more of them make no store any faster."""
 """Where MLflow's own tools look for the server; so do we when the file names none."""
 
 
@@ -352,7 +355,7 @@ def cache_options(config: GatewayConfig) -> CacheOptions:
         free_disk_reserve_bytes=int(cache.free_disk_reserve),
         max_artifact_bytes=int(cache.max_artifact_bytes),
         part_bytes=int(cache.part_bytes),
-        parallel_parts=cache.parallel_parts,
+        parallel_parts=cache.parallel_parts or min(MOST_PARTS, usable_cpus()),
         # For what a registry, which has its own limit, does not notice: it knows better what was the matter.
         read_timeout_s=max(timeouts, default=DEFAULT_READ_TIMEOUT_S) + 5.0,
         durable=cache.durable,

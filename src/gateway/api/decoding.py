@@ -27,7 +27,7 @@ hand-over to a thread 0.1. Plain raw tensors are views and take microseconds, wh
 class DecodePool:
     """Runs decoders beside the event loop.
 
-    Few threads: they wait for each other (and the event loop for them, 5 ms each at most) wherever Python
+    Few threads: they wait for each other (and the event loop for them, `serve.SWITCH_S` each) wherever Python
     code runs. Bodies that wait are bounded by their bytes.
 
     Args:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 import uvloop
 from rich.console import Console
 
+from gateway.backends.onnxruntime.cpus import usable_cpus
+from gateway.backends.onnxruntime.memory import share_heaps
 from gateway.commands.failure import CommandFailed, Exit
 from gateway.commands.progress import load_progress
 from gateway.commands.ready import BoundPorts, Listening, announcement, ready_json
@@ -31,6 +33,12 @@ if TYPE_CHECKING:
 _EVERY_IPV4: Final = "0.0.0.0"  # noqa: S104 - compared with, not bound
 _EVERY_IPV6: Final = "::"
 
+SWITCH_S: Final = 0.001
+"""How long a thread runs Python code before it gives way to the event loop, which waits for that after every
+look at its sockets. While a metrics page of 100 models was rendered, 140 ms, a health check took 5.4 ms at
+Python's default of 5 ms, and 1.6 with this; the page took no longer."""
+LEAST_HEAPS: Final = 2
+"""Of the C library: the event loop's, and one for the threads that load and run models."""
 TEARDOWN_S: Final = 3.0
 """Time to free everything once the grace period is over; then the process ends all the same. Only native code
 that cannot be interrupted, a run or a load of a model, takes longer, and an orchestrator kills what does."""
@@ -106,6 +114,8 @@ def serve(
     check_addresses(config)
     out = Console(stderr=as_json, highlight=False)
     options = ServeOptions(as_json, out, _last_resort(teardown_s, out))
+    sys.setswitchinterval(SWITCH_S)
+    share_heaps(max(LEAST_HEAPS, usable_cpus()))
     try:
         uvloop.run(_serve(config, make_gateway, options))
     except OSError as exc:

@@ -185,8 +185,9 @@ class CacheSettings(Section):
     """Nothing is fetched that would leave less free on the disk."""
     fetch_concurrency: PositiveInt = 4
     """Versions fetched or verified at once."""
-    parallel_parts: PositiveInt = 6
-    """Parts of one version fetched at once."""
+    parallel_parts: PositiveInt | None = None
+    """Parts of one version fetched at once; unset: as many as there are processors, 6 at most, since what
+    arrives in memory at once delays requests."""
     part_bytes: ByteSize = Field(ByteSize(16 * MIB), ge=MIB)
     """Size of a part."""
     durable: bool = True

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.backends.onnxruntime.cpus import usable_cpus
 from gateway.backends.onnxruntime.failures import is_of_the_backend, one_line
+from gateway.backends.onnxruntime.huge_pages import LEAST_BYTES, gather, large_mappings
 from gateway.backends.onnxruntime.inspected import Inspections
 from gateway.backends.onnxruntime.inspector import InspectionLimits
-from gateway.backends.onnxruntime.memory import MemoryMeter
+from gateway.backends.onnxruntime.load_thread import giving_way
+from gateway.backends.onnxruntime.memory import MemoryMeter, return_freed
 from gateway.backends.onnxruntime.model import Loaded, OnnxRuntimeModel, hidden_paths
 from gateway.backends.onnxruntime.notices import Notices
 from gateway.backends.onnxruntime.options import OnnxRuntimeOptions, parse_options
@@ -22,6 +24,7 @@ from gateway.backends.onnxruntime.session import (
     Session,
     available_providers,
     open_session,
+    pool_threads,
     run_options,
     thread_counts,
 )
@@ -113,20 +116,34 @@ class OnnxRuntimeBackend:
         return _Job(artifact, load, options, report, read_signature(report, load.spec))
 
     def _open(self, job: _Job) -> OnnxRuntimeModel:
+        """Make the model; in a worker thread, whose niceness is that of the threads which run it."""
         try:
-            return self._opened(job)
+            plan = self._plan(job)
+            threads = thread_counts(job.options, usable_cpus(), job.load.instances or 1)
+            if plan.device.kind == "cpu" and job.report.total_bytes >= LEAST_BYTES:
+                started = pool_threads(job.options, threads)
+                runner, loaded = giving_way(lambda: self._opened(job, plan, threads), started)
+            else:  # a device's libraries start threads at any time; a small model is loaded in milliseconds
+                runner, loaded = self._opened(job, plan, threads)
+            return OnnxRuntimeModel(runner, loaded)
         except ModelLoadError as error:
             raise ModelLoadError(f"model '{job.load.spec.name}': {error}") from error
+        finally:
+            return_freed()
 
-    def _opened(self, job: _Job) -> OnnxRuntimeModel:
-        """Create the session and settle the signature; in a worker thread."""
+    def _plan(self, job: _Job) -> ProviderPlan:
         plan = plan_providers(job.options, job.load.device, available_providers(), self._cuda.problem)
         for notice in plan.notices:
             self._notices.say(notice)
-        instances = job.load.instances or 1
-        threads = thread_counts(job.options, usable_cpus(), instances)
         if plan.device.kind == "cuda":
             self._cuda.load()
+        return plan
+
+    def _opened(self, job: _Job, plan: ProviderPlan, threads: tuple[int, int]) -> tuple[Runner, Loaded]:
+        """Create the session and settle the signature."""
+        instances = job.load.instances or 1
+        large = job.report.total_bytes >= LEAST_BYTES
+        before = large_mappings() if large else []
         with self._meter.measuring(plan.device) as measured:
             session, plan = self._session(job, plan, threads)
             _check_unchanged(session, job.reading)
@@ -134,6 +151,8 @@ class OnnxRuntimeBackend:
             bind = job.options.io_binding if job.options.io_binding is not None else plan.device.kind != "cpu"
             settings = RunSettings(plan.device, bind, run_options(job.options, plan))
             reading = _checked_rows(job, Runner(session, job.reading.signature, settings))
+        if large:
+            gather(before)
         loaded = Loaded(
             name=job.load.spec.name,
             artifact=job.artifact,
@@ -149,7 +168,7 @@ class OnnxRuntimeBackend:
         )
         for warning in reading.warnings:
             self._notices.say(f"model '{loaded.name}': {warning}")
-        return OnnxRuntimeModel(Runner(session, reading.signature, settings), loaded)
+        return Runner(session, reading.signature, settings), loaded
 
     def _session(
         self, job: _Job, plan: ProviderPlan, threads: tuple[int, int]

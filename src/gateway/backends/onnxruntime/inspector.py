@@ -11,6 +11,7 @@ from subprocess import DEVNULL, PIPE, Popen
 from typing import TYPE_CHECKING, Final
 
 from gateway.backends.onnxruntime.graph import GraphReport, decode
+from gateway.core.background import MOST, give_way
 from gateway.core.errors import ModelLoadError
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class _Child:
             if self._stopped:
                 return -1, b"", b"stopped before it began"
             self._process = Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)  # noqa: S603 - our own module
+        give_way(self._process.pid, MOST)
         with self._process as process:
             text, errors = process.communicate()
         return process.returncode, text, errors

@@ -105,6 +105,12 @@ def thread_counts(options: OnnxRuntimeOptions, cpus: int, instances: int) -> tup
     return intra, inter
 
 
+def pool_threads(options: OnnxRuntimeOptions, threads: tuple[int, int]) -> int:
+    """Return how many threads a session with these counts starts when it is created; see `thread_counts`."""
+    intra, inter = threads
+    return intra - 1 + (inter - 1 if options.execution_mode == "parallel" else 0)
+
+
 def open_session(
     path: Path, options: OnnxRuntimeOptions, plan: ProviderPlan, threads: tuple[int, int]
 ) -> Session:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import mmap
 import os
 import stat
 from collections import deque
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CHUNK_BYTES: Final = 256 << 10
+_CHUNK_BYTES: Final = 4 << 20
+"""Read and hashed at once, 2 ms without the interpreter's lock. With 256 KiB, where the lock is taken sixteen
+times as often, one request in ten took 4 ms during a verification; with this, one in a hundred."""
 _JOB_BYTES: Final = 32 << 20
 """A thread hashes so much before it is asked whether to go on; some tens of milliseconds."""
 
@@ -34,17 +37,25 @@ def feed(path: Path, offset: int, hasher: _Hash, limit: int) -> int:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(None, "not a plain file")
-        buffer = memoryview(bytearray(min(_CHUNK_BYTES, limit)))
-        done = 0
-        while done < limit:
-            count = os.preadv(descriptor, [buffer[: min(len(buffer), limit - done)]], offset + done)
-            if count == 0:
-                break
-            hasher.update(buffer[:count])
-            done += count
-        return done
+        # Not from the heap: a thread's heap keeps what it has grown by, and such sizes teach the C library to
+        # keep more.
+        with mmap.mmap(-1, max(1, min(_CHUNK_BYTES, limit))) as memory, memoryview(memory) as buffer:
+            return _fed(descriptor, offset, hasher, limit, buffer)
     finally:
         os.close(descriptor)
+
+
+def _fed(descriptor: int, offset: int, hasher: _Hash, limit: int, buffer: memoryview) -> int:
+    done = 0
+    while done < limit:
+        with buffer[: min(len(buffer), limit - done)] as room:
+            count = os.preadv(descriptor, [room], offset + done)
+            if count == 0:
+                break
+            with room[:count] as read:
+                hasher.update(read)
+        done += count
+    return done
 
 
 @dataclass(frozen=True, slots=True)

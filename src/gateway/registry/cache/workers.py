@@ -6,6 +6,8 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from gateway.core.background import give_way
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -14,10 +16,10 @@ T = TypeVar("T")
 
 
 class Workers:
-    """A few threads that run blocking functions."""
+    """A few threads that run blocking functions, and give way to whoever else wants a processor."""
 
     def __init__(self, threads: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="artifact-cache")
+        self._executor = ThreadPoolExecutor(threads, "artifact-cache", initializer=give_way)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` in a thread.
