@@ -29,6 +29,7 @@ SEED: Final = 20_260_801
 IDENTICAL: Final = 2_000
 FAULTY: Final = 500
 AT_MARGIN: Final = 1_000
+CLUSTERS: Final = (8, 32)
 FAULTS: Final = {
     "2x errors": (2.0, SLOW_RATE),
     "5x errors": (5.0, SLOW_RATE),
@@ -69,7 +70,8 @@ def simulate(case: Case, rollouts: int, seed: int, fault: str = "", *, others: b
     ours, minutes = OurGates(rollouts), Minutes(rollouts, rng)
     for tick in ticks(case, rollouts, rng):
         ours.look(tick, from_s=tick.now_s - TICK_S)
-        minutes.add(tick)
+        if others:
+            minutes.add(tick)
     slow = case.slow_rate != SLOW_RATE
     withdrawn: dict[str, Any] = {"gates": ours.abort_min}
     if others:
@@ -98,9 +100,11 @@ def every_case() -> Iterator[Outcome]:
             yield simulate(Case(rate, ratio, slow), FAULTY, seed, fault)
         at_margin = Case(rate, error_ratio=1.5)
         yield simulate(at_margin, AT_MARGIN, SEED + 400 + number, "at the margin", others=False)
-    for number, cluster in enumerate((8, 32)):
-        clustered = Case(500, cluster=cluster)
-        yield simulate(clustered, AT_MARGIN, SEED + 500 + number, f"{cluster} at a time", others=False)
+    for number, rate in enumerate(RATES):
+        for place, cluster in enumerate(CLUSTERS):
+            seed = SEED + 500 + 10 * number + place
+            clustered = Case(rate, cluster=cluster)
+            yield simulate(clustered, AT_MARGIN, seed, f"{cluster} at a time", others=False)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from scipy.special import gammaln  # type: ignore[import-untyped]  # SciPy ships
 
 from gateway.rollouts.gates.comparison import WINDOW_S, WINDOW_UNITS
 from gateway.statistics.allocation import PSEUDO_COUNT
-from gateway.statistics.dispersion import PRIOR
+from gateway.statistics.dispersion import PRIOR, WINDOWS
 from gateway.statistics.mixture import ABOVE, BELOW
 from loadtests.gate_simulation_traffic import STEP_MIN, WEIGHTS
 
@@ -43,6 +43,7 @@ class Comparison:
         self._open = np.zeros((4, rollouts), dtype=np.int64)
         self._opened_s = np.full(rollouts, now_s)
         self.peak = np.zeros(rollouts)
+        self.grouping = np.ones(rollouts)
         self._spread = np.zeros((2, 5, rollouts))
 
     def add(self, units: tuple[Counts, Counts], events: tuple[Counts, Counts], now_s: float) -> None:
@@ -54,18 +55,23 @@ class Comparison:
         if not which.size:
             return
         canary, stable, bad, good = self._open[:, which].astype(np.float64)
-        before = _grouping(self._spread[:, :, which])
         for arm, (units_in, events_in) in enumerate(((canary, bad), (stable, good))):
             self._spread[arm][:, which] += np.stack(
                 [units_in, events_in, units_in**2, events_in**2, units_in * events_in]
             )
-        grouping = before, np.maximum(before, _grouping(self._spread[:, :, which]))
-        self.harm[which] += _divided(_log_ratios(bad, good, canary / (canary + stable), ABOVE), *grouping)
+        self.harm[which] += _log_ratios(bad, good, canary / (canary + stable), ABOVE)
         share = canary * self._margin / (canary * self._margin + stable)
-        self.proof[which] += _divided(_log_ratios(bad, good, share, BELOW), *grouping)
-        self.peak[which] = np.maximum(self.peak[which], log_mean(self.harm[which]))
+        self.proof[which] += _log_ratios(bad, good, share, BELOW)
+        self.grouping[which] = _grouping(self._spread[:, :, which])
+        self.peak[which] = np.maximum(
+            self.peak[which], log_mean(self.harm[which] / self.grouping[which, None])
+        )
         self._open[:, which] = 0
         self._opened_s[which] = now_s
+
+    def log_e(self, logs: Floats) -> Floats:
+        """Return the evidence in `harm` or `proof`, for events that come together as they seem to."""
+        return log_mean(logs / self.grouping[:, None])
 
 
 class OurGates:
@@ -108,9 +114,9 @@ class OurGates:
         self.canary_requests[new] = self._served[new]
         mismatch = log_mismatch(self._in_step, WEIGHTS[tick.step]) >= -math.log(SRM_ALPHA)
         self.hold_min[mismatch & np.isinf(self.hold_min)] = minute
-        proven = log_mean(self.errors.proof) >= PASS_BOUND
+        proven = self.errors.log_e(self.errors.proof) >= PASS_BOUND
         self.ever_passed[tick.step] |= proven
-        self.passed[tick.step] = proven & (log_mean(self.slow.proof) >= PASS_BOUND)
+        self.passed[tick.step] = proven & (self.slow.log_e(self.slow.proof) >= PASS_BOUND)
 
 
 class Minutes:
@@ -194,15 +200,14 @@ def _log_ratios(bad: Floats, good: Floats, share: Floats, ratios: tuple[float, .
     return logs
 
 
-def _divided(gained: Floats, before: Floats, now: Floats) -> Floats:
-    return gained / np.where(gained > 0, now[:, None], before[:, None])
-
-
 def _grouping(spread: Floats) -> Floats:
     """Return the index of dispersion; the argument is [arms, sums as in `Spread`, rollouts]."""
     units, events, units_squared, events_squared, products = spread.transpose(1, 0, 2)
     rate = events / np.maximum(units, 1)
     about = np.maximum(events_squared - 2 * rate * products + rate**2 * units_squared, 0)
+    windows = units**2 / np.maximum(units_squared, 1)
+    left_out = about * (windows / np.maximum(windows - 1, 1e-9)) ** 2
+    about = np.where(windows < WINDOWS, events_squared, np.minimum(left_out, events_squared))
     index: Floats = np.maximum((PRIOR + about.sum(axis=0)) / (PRIOR + events.sum(axis=0)), 1)
     return index
 

@@ -124,12 +124,14 @@ def _passes(outcomes: Sequence[Outcome]) -> str:
 
 
 def _clusters(outcomes: Sequence[Outcome]) -> str:
-    rows = ["| errors come | our gates |", "|---|---:|"]
-    for outcome in outcomes:
-        if outcome.case.rate_per_min == _CHARTED_RATE and (not outcome.fault or outcome.case.cluster > 1):
-            words = outcome.fault or "one at a time"
-            rows.append(f"| {words} | {_share(outcome.withdrawn_min['gates'], outcome.rollouts)} |")
-    return _titled(f"An identical canary is withdrawn at {_CHARTED_RATE} requests/min in", rows)
+    rows = ["| requests/min | errors one at a time | 8 at a time | 32 at a time |", "|---:|---:|---:|---:|"]
+    by_rate: dict[int, list[str]] = {}
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.case.cluster):
+        if not outcome.fault or outcome.case.cluster > 1:
+            share = _share(outcome.withdrawn_min["gates"], outcome.rollouts)
+            by_rate.setdefault(outcome.case.rate_per_min, []).append(share)
+    rows += [f"| {rate:,} | {' | '.join(shares)} |" for rate, shares in by_rate.items()]
+    return _titled("An identical canary is withdrawn, where errors come in groups, by our gates in", rows)
 
 
 def _published() -> str:

@@ -112,7 +112,7 @@ class RoutedStage:
 
     def _model(self, artifact: Artifact, options: LoadOptions) -> FakeLoadedModel:
         del options
-        made = FakeLoadedModel(self.signature, **self.changes.get(artifact.digest, {}))
+        made = FakeLoadedModel(**{"signature": self.signature, **self.changes.get(artifact.digest, {})})
         self.models[artifact.digest] = made
         return made
 

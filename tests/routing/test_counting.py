@@ -24,6 +24,7 @@ from gateway.core.errors import (
     Unsupported,
 )
 from gateway.core.evidence import ArmCounts
+from gateway.core.rollout import PPM
 from gateway.routing.counting import EvidenceCounter
 from gateway.routing.routes import RouteTable
 from gateway.testing import VirtualClock
@@ -42,9 +43,7 @@ def test_a_key_counts_once_per_window() -> None:
     arm = made.arm("canary")
     for tenth in range(20):
         made.finished(arm, 7, 1000.0 + tenth, 0.05, True)
-    assert made.totals()["canary"] == ArmCounts(
-        requests=20, units=2, errors=2, exceeded=(2, 0), measured=2, requests_all=20
-    )
+    assert made.totals()["canary"] == ArmCounts(requests=20, units=2, errors=2, exceeded=(2, 0), measured=2)
 
 
 def test_what_is_worse_counts_later_in_the_window_too() -> None:
@@ -53,7 +52,7 @@ def test_what_is_worse_counts_later_in_the_window_too() -> None:
     arm = made.arm("stable")
     for latency_s, failed in [(0.001, False), (0.05, False), (0.5, True), (0.5, True)]:
         made.finished(arm, 7, 1000.0, latency_s, failed)
-    expected = ArmCounts(requests=4, units=1, errors=1, exceeded=(1, 1), measured=1, requests_all=4)
+    expected = ArmCounts(requests=4, units=1, errors=1, exceeded=(1, 1), measured=1)
     assert made.totals()["stable"] == expected
 
 
@@ -71,7 +70,7 @@ def test_where_the_unit_is_the_request_every_one_counts() -> None:
     for _ in range(5):
         by_request.finished(by_request.arm("stable"), 7, 1000.0, 0.5, True)
         by_key.finished(by_key.arm("stable"), None, 1000.0, 0.5, True)
-    expected = ArmCounts(requests=5, units=5, errors=5, exceeded=(5, 5), measured=5, requests_all=5)
+    expected = ArmCounts(requests=5, units=5, errors=5, exceeded=(5, 5), measured=5)
     assert by_request.totals()["stable"] == by_key.totals()["stable"] == expected
 
 
@@ -122,7 +121,7 @@ def test_units_are_the_distinct_keys_of_each_window(
 )
 def test_clients_faults_and_cancellations_are_left_out(kind: type[GatewayError]) -> None:
     """They are looked at for the ratio of the arms alone."""
-    assert ended_by(kind("x")) == ArmCounts(requests_all=1)
+    assert ended_by(kind("x")) == ArmCounts(requests_all=1, keys=1)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +129,7 @@ def test_clients_faults_and_cancellations_are_left_out(kind: type[GatewayError])
 )
 def test_other_failures_are_the_arms(kind: type[Exception]) -> None:
     """Also what nobody foresaw."""
-    assert ended_by(kind("x")) == ArmCounts(requests=1, units=1, errors=1, requests_all=1)
+    assert ended_by(kind("x")) == ArmCounts(requests=1, units=1, errors=1, requests_all=1, keys=1)
 
 
 def ended_by(error: Exception) -> ArmCounts:
@@ -141,6 +140,38 @@ def ended_by(error: Exception) -> ArmCounts:
     table.routes["m"].assign(sent)
     table.routes["m"].ended(sent, None, error)
     return table.evidence()["id", 1]["stable"]
+
+
+def test_keys_are_the_distinct_buckets_of_all_requests() -> None:
+    """A user who comes back is one, in whatever window, however requests end; without a key each is one."""
+    table = RouteTable(VirtualClock(), random_unit=iter(range(0, 1 << 64, 1 << 60)).__next__)
+    table.apply([plan(window_s=1.0)])
+    route = table.routes["m"]
+    users: dict[str, set[str]] = {"stable": set(), "canary": set()}
+    for number in range(300):
+        sent = ask(f"u{number % 40}")
+        users[route.assign(sent).name].add(f"u{number % 40}")
+        route.ended(sent, float(number), None) if number % 3 else route.ended(sent, None, Cancelled("x"))
+    totals = table.evidence()["id", 1]
+    assert {arm: counts.keys for arm, counts in totals.items()} == {arm: len(u) for arm, u in users.items()}
+    assert sum(counts.requests_all for counts in totals.values()) == 300
+    for _ in range(16):
+        sent = ask()
+        route.assign(sent)
+        route.ended(sent, None, None)
+    assert sum(counts.keys for counts in table.evidence()["id", 1].values()) == 40 + 16
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, PPM - 1)), max_size=40))
+def test_each_bucket_counts_for_the_arm_that_it_came_to_first(came: list[tuple[bool, int]]) -> None:
+    """From the first to the last bucket, neighbours are told apart."""
+    made, first = counter(), dict[int, str]()
+    for is_canary, bucket in came:
+        arm = "canary" if is_canary else "stable"
+        made.took_part(made.arm(arm), bucket)
+        first.setdefault(bucket, arm)
+    keys = {arm: counts.keys for arm, counts in made.totals().items()}
+    assert keys == {arm: list(first.values()).count(arm) for arm in ("stable", "canary")}
 
 
 def test_latency_is_counted_from_the_time_that_the_plan_says() -> None:

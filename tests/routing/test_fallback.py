@@ -18,14 +18,14 @@ from gateway.core.evidence import ArmCounts
 from gateway.core.options import BatchingOptions
 from gateway.core.rollout import PPM
 from gateway.core.types import Datatype, Tensor
-from gateway.testing import settle
+from gateway.testing import identity_signature, settle
 from tests.models.stage import wanted
 from tests.routing.stage import BY_USER, RoutedStage, ask, plan
 
 BOTH = (wanted("m", 1, "d1"), wanted("m", 2, "d2"))
 FALLING_BACK = replace(BY_USER, fallback_stable=True)
 STOOD_IN = {"gateway_arm": "stable", "gateway_fallback": True}
-FAILED = ArmCounts(requests=1, units=1, errors=1, measured=1, fallbacks=1, requests_all=1)
+FAILED = ArmCounts(requests=1, units=1, errors=1, measured=1, fallbacks=1, requests_all=1, keys=1)
 
 
 def to_canary(**changes: Any) -> Any:
@@ -57,7 +57,7 @@ async def test_one_that_the_canary_answers_is_the_canarys() -> None:
         stage.table.apply([to_canary()])
         response = await stage.router.submit(ask("ann"))
         assert (response.model_version, dict(response.parameters)) == ("2", {"gateway_arm": "canary"})
-        assert stage.counts("canary") == ArmCounts(requests=1, units=1, measured=1, requests_all=1)
+        assert stage.counts("canary") == ArmCounts(requests=1, units=1, measured=1, requests_all=1, keys=1)
         assert len(stage.models["d1"].batches) == 0
 
 
@@ -83,7 +83,7 @@ async def test_without_the_setting_the_failure_is_the_clients() -> None:
         stage.table.apply([plan(PPM)])
         with pytest.raises(BackendError):
             await stage.router.submit(ask("ann", tag=3.0))
-        assert stage.counts("canary") == ArmCounts(requests=1, units=1, errors=1, requests_all=1)
+        assert stage.counts("canary") == ArmCounts(requests=1, units=1, errors=1, requests_all=1, keys=1)
         assert len(stage.models["d1"].batches) == 0
 
 
@@ -106,7 +106,51 @@ async def test_a_clients_own_fault_is_not_tried_twice() -> None:
         sent.inputs = (Tensor("other", Datatype.FP32, np.zeros((1, 1), np.float32)),)
         with pytest.raises(InvalidRequest):
             stage.router.submit(sent)
-        assert stage.counts("canary") == ArmCounts(requests_all=1)
+        assert stage.counts("canary") == ArmCounts(requests_all=1, keys=1)
+
+
+async def test_a_canary_that_refuses_what_stable_takes_is_charged() -> None:
+    """Its validation is no client's fault; the other way round it is, as clients go by what stable takes."""
+    stage = RoutedStage(changes={"d2": {"signature": identity_signature(features=2)}})
+    async with stage.serving(*BOTH) as stage:
+        stage.table.apply([plan(PPM)])
+        with pytest.raises(InvalidRequest):
+            stage.router.submit(ask("ann"))
+        assert stage.counts("canary") == ArmCounts(requests=1, units=1, errors=1, requests_all=1, keys=1)
+        stage.table.apply([plan(PPM, step=2)])
+        nobodys = ask("ann")
+        nobodys.inputs = (Tensor("other", Datatype.FP32, np.zeros((1, 1), np.float32)),)
+        with pytest.raises(InvalidRequest):
+            stage.router.submit(nobodys)
+        assert stage.counts("canary", step=2) == ArmCounts(requests_all=1, keys=1)
+        stage.table.apply([plan(0, step=3)])
+        wide = ask("ann")
+        wide.inputs = (Tensor("x", Datatype.FP32, np.zeros((1, 2), np.float32)),)
+        with pytest.raises(InvalidRequest):
+            stage.router.submit(wide)
+        assert stage.counts("stable", step=3) == ArmCounts(requests_all=1, keys=1)
+
+
+async def test_what_the_canary_alone_refuses_falls_back() -> None:
+    """Where that is asked for: nothing is wrong with the request."""
+    stage = RoutedStage(changes={"d2": {"signature": identity_signature(features=2)}})
+    async with stage.serving(*BOTH) as stage:
+        stage.table.apply([to_canary()])
+        response = await stage.router.submit(ask("ann"))
+        assert (response.model_version, dict(response.parameters)) == ("1", STOOD_IN)
+        assert stage.counts("canary") == FAILED
+        assert {v.id.number: v.leases for v in stage.manager.served()} == {1: 0, 2: 0}  # type: ignore[attr-defined]
+
+
+async def test_a_refusal_counts_for_nobody_where_stable_cannot_be_asked() -> None:
+    """It is gone, or another content is served under its number."""
+    stage = RoutedStage(changes={"d2": {"signature": identity_signature(features=2)}})
+    for others in ((), (wanted("m", 1, "another"),)):
+        async with stage.serving(BOTH[1], *others):
+            stage.table.apply([plan(PPM)])
+            with pytest.raises(InvalidRequest):
+                stage.router.submit(ask("ann"))
+            assert stage.counts("canary") == ArmCounts(requests_all=1, keys=1)
 
 
 async def test_time_that_has_run_out_is_not_tried_twice() -> None:
@@ -121,7 +165,7 @@ async def test_time_that_has_run_out_is_not_tried_twice() -> None:
         stage.models["d2"].release()
         with pytest.raises(BackendUnavailable):
             await pending
-        assert stage.counts("canary") == ArmCounts(requests=1, units=1, errors=1, requests_all=1)
+        assert stage.counts("canary") == ArmCounts(requests=1, units=1, errors=1, requests_all=1, keys=1)
         assert len(stage.models["d1"].batches) == 0
 
 
@@ -134,7 +178,7 @@ async def test_stables_own_failure_is_the_last_word() -> None:
         with pytest.raises(BackendError):
             await stage.router.submit(sent)
         assert sent.served_version == 1
-        assert stage.counts("canary") == ArmCounts(requests=1, units=1, errors=1, requests_all=1)
+        assert stage.counts("canary") == ArmCounts(requests=1, units=1, errors=1, requests_all=1, keys=1)
 
 
 async def test_where_stable_is_gone_its_absence_is_the_answer() -> None:

@@ -95,10 +95,10 @@ async def test_a_copy_takes_the_tensors_and_nothing_of_its_client() -> None:
 
 async def test_copies_wait_for_headroom_and_are_dropped_in_the_end() -> None:
     """No copy starts while less of the device is free than asked for; after its deadline it is given up."""
-    scene = Scene(slots=2)
+    scene = Scene(slots=3)
     other_model, other = scene.version(OTHER)
     scene.catalog.show(scene.stable, scene.shadow, other)
-    scene.follow(plan(shadow(headroom_ppm=600_000)))
+    scene.follow(plan(shadow(headroom_ppm=700_000)))
     other_model._held = True
     busy = scene.send(model_version="3")
     await settle()
@@ -113,6 +113,35 @@ async def test_copies_wait_for_headroom_and_are_dropped_in_the_end() -> None:
     assert outcome(scene.counts()) == (1, 0, 0, 0, {"headroom": 1}, 0)
     other_model.release()
     await busy
+
+
+@pytest.mark.parametrize(("slots", "runs"), [(2, 0), (3, 1)])
+async def test_a_copy_leaves_one_of_several_slots_to_others(slots: int, runs: int) -> None:
+    """Without any headroom asked for it waits until one more than its own is free."""
+    scene = Scene(slots=slots)
+    other_model, other = scene.version(OTHER)
+    scene.catalog.show(scene.stable, scene.shadow, other)
+    scene.follow(plan(shadow()))
+    other_model._held = True
+    busy = scene.send(model_version="3")
+    await settle()
+    await scene.send()
+    await settle()
+    assert len(scene.shadow_model.batches) == runs
+    other_model.release()
+    await busy
+    await settle()
+    assert outcome(scene.counts()) == (1, 1, 0, 0, {}, 0)
+
+
+async def test_copies_do_not_share_the_run_that_all_others_wait_for() -> None:
+    """On a device with one slot a run of theirs is as short as it can be."""
+    scene = Scene(slots=1)
+    scene.follow(plan(shadow()))
+    for pending in [scene.send() for _ in range(3)]:
+        await pending
+    await settle()
+    assert [batch.rows for batch in scene.shadow_model.batches] == [1, 1, 1]
 
 
 async def test_a_copy_goes_behind_whoever_wants_the_device() -> None:
@@ -242,7 +271,7 @@ async def test_an_unload_waits_for_a_copys_run() -> None:
 
 async def test_a_full_queue_of_the_shadow_is_no_failure_of_it() -> None:
     """A refused copy is dropped, and the others that were due have their turn."""
-    scene = Scene(options=MirrorOptions(max_together=1))
+    scene = Scene(slots=3, options=MirrorOptions(max_together=1))
     full_model, full = scene.version(SHADOW, max_queue_age_s=0.0, max_queue_rows=1)
     scene.catalog.show(scene.stable, full)
     full_model._held = True
@@ -267,6 +296,7 @@ async def test_a_crashing_shadow_counts_as_failed() -> None:
     assert (await scene.send(5.0)).outputs[0].array.tolist() == [[5.0]]
     await settle()
     assert outcome(scene.counts()) == (1, 0, 0, 1, {}, 0)
+    assert scene.counts().failed_alone == 1
 
 
 async def test_a_shadow_that_cannot_take_the_request_counts_as_failed() -> None:
@@ -278,6 +308,7 @@ async def test_a_shadow_that_cannot_take_the_request_counts_as_failed() -> None:
     await scene.send()
     await settle()
     assert outcome(scene.counts()) == (1, 0, 0, 1, {}, 0)
+    assert scene.counts().failed_alone == 1
     assert other.leases == 0
 
 
@@ -290,6 +321,7 @@ async def test_a_failed_primary_is_not_copied() -> None:
         await scene.send()
     await settle()
     assert outcome(scene.counts()) == (1, 0, 0, 1, {}, 0)
+    assert scene.counts().failed_alone == 0
     assert scene.shadow_model.batches == []
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gateway.core.errors import BackendError, NotFound
+from gateway.core.errors import BackendError, InvalidRequest, NotFound
 from gateway.core.evidence import ArmCounts
 from gateway.core.rollout import PPM
 from gateway.core.types import InferRequest, InferResponse
@@ -38,7 +38,7 @@ async def test_every_response_says_which_arm_it_is_from() -> None:
         for arm, number in (("stable", "1"), ("canary", "2")):
             responses = await all_of(stage, ask_rows(stage.user(arm), 1, 2, 3))
             assert [(r.model_version, r.parameters["gateway_arm"]) for r in responses] == [(number, arm)] * 4
-            assert stage.counts(arm) == ArmCounts(requests=1, units=1, measured=1, requests_all=1)
+            assert stage.counts(arm) == ArmCounts(requests=1, units=1, measured=1, requests_all=1, keys=1)
 
 
 async def test_an_explicit_version_bypasses_the_route() -> None:
@@ -70,7 +70,7 @@ async def test_a_stream_that_is_given_up_is_left_out() -> None:
         async with aclosing(stage.router.stream(ask_rows("ann", 1, 2))) as responses:  # type: ignore[type-var]
             await anext(responses)
             assert stage.manager.get("m", "1").leases == 1  # type: ignore[attr-defined]
-        assert stage.counts("stable") == ArmCounts(requests_all=1)
+        assert stage.counts("stable") == ArmCounts(requests_all=1, keys=1)
         async with aclosing(stage.router.stream(ask_rows("ann", 1))) as responses:  # type: ignore[type-var]
             assert not (await anext(responses)).final
             assert (await anext(responses)).final
@@ -84,14 +84,14 @@ async def test_a_failure_before_the_first_response_falls_back() -> None:
         stage.table.apply([plan(PPM)])
         with pytest.raises(BackendError):
             await all_of(stage, ask_rows("ann", 3.0))
-        assert stage.counts("canary") == ArmCounts(requests=1, units=1, errors=1, requests_all=1)
+        assert stage.counts("canary") == ArmCounts(requests=1, units=1, errors=1, requests_all=1, keys=1)
         stage.table.apply([])
         stage.table.apply([plan(PPM, assign=FALLING_BACK)])
         responses = await all_of(stage, ask_rows("ann", 3.0))
         marked = {"gateway_arm": "stable", "gateway_fallback": True}
         assert [(r.model_version, dict(r.parameters)) for r in responses] == [("1", marked)] * 2
         assert stage.counts("canary") == ArmCounts(
-            requests=1, units=1, errors=1, measured=1, fallbacks=1, requests_all=1
+            requests=1, units=1, errors=1, measured=1, fallbacks=1, requests_all=1, keys=1
         )
 
 
@@ -105,6 +105,28 @@ async def test_a_canary_that_is_not_loaded_is_stood_in_for() -> None:
         stage.table.apply([plan(PPM)])
         with pytest.raises(NotFound):
             await all_of(stage, ask("ann", headers={USER: "ann"}))
+
+
+async def test_a_failure_in_the_canary_counts_where_stable_is_gone() -> None:
+    """What the reader is told is that stable is not there; what is counted is the canary's failure."""
+    async with RoutedStage(DECOUPLED, changes={"d2": {"poison": 3.0}}).serving(BOTH[1]) as stage:
+        stage.table.apply([plan(PPM, assign=FALLING_BACK)])
+        with pytest.raises(NotFound):
+            await all_of(stage, ask_rows("ann", 3.0))
+        assert stage.counts("canary") == ArmCounts(requests=1, units=1, errors=1, requests_all=1, keys=1)
+
+
+async def test_a_canary_that_refuses_what_stable_takes_is_charged() -> None:
+    """As for single answers: with the setting stable answers, without it the refusal stands."""
+    narrow = replace(identity_signature(features=2), decoupled=True)
+    async with RoutedStage(DECOUPLED, changes={"d2": {"signature": narrow}}).serving(*BOTH) as stage:
+        stage.table.apply([plan(PPM)])
+        with pytest.raises(InvalidRequest):
+            await all_of(stage, ask_rows("ann", 1.0))
+        assert stage.counts("canary") == ArmCounts(requests=1, units=1, errors=1, requests_all=1, keys=1)
+        stage.table.apply([plan(PPM, assign=FALLING_BACK, step=2)])
+        assert [r.model_version for r in await all_of(stage, ask_rows("ann", 1.0))] == ["1", "1"]
+        assert stage.counts("canary", step=2).fallbacks == 1
 
 
 async def test_plans_change_under_a_stream_without_touching_it() -> None:

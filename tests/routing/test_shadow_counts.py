@@ -14,11 +14,12 @@ def test_each_copy_is_counted_once() -> None:
         assert balanced(counter.counts())
     counter.compared((), disagreed=False)
     counter.compared((), disagreed=True)
-    counter.failed()
+    counter.failed(alone=True)
     counter.dropped(Dropped.REFUSED)
     counts = counter.counts()
     assert balanced(counts)
-    assert (counts.mirrored, counts.compared, counts.disagreed, counts.failed) == (5, 2, 1, 1)
+    assert (counts.mirrored, counts.compared, counts.disagreed) == (5, 2, 1)
+    assert (counts.failed, counts.failed_alone) == (1, 1)
     assert (dict(counts.dropped), counts.under_way) == ({"refused": 1}, 1)
 
 

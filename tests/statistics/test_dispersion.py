@@ -9,7 +9,7 @@ from scipy.stats import binom  # type: ignore[import-untyped]  # SciPy ships no 
 
 from gateway.statistics import dispersion
 from gateway.statistics.dispersion import Spread
-from gateway.statistics.mixture import ABOVE, Grouping, log_e, observe, start
+from gateway.statistics.mixture import ABOVE, log_e, observe, start
 
 
 def test_single_events_have_an_index_of_one() -> None:
@@ -33,24 +33,37 @@ def test_an_arm_in_which_everything_fails_is_no_group() -> None:
 def test_the_first_group_counts_for_little() -> None:
     """32 failures at a time are less evidence than two that come one by one."""
     spread = dispersion.add(_spread([0] * 20), 40, 32)
-    grouped = observe(start(ABOVE), (32, 0), 0.5, ABOVE, Grouping(1.0, dispersion.index(spread)))
+    grouped = observe(start(ABOVE), (32, 0), 0.5, ABOVE, dispersion.index(spread))
     alone = observe(start(ABOVE), (2, 0), 0.5, ABOVE)
-    assert 0 < log_e(grouped) < log_e(alone)
+    assert 0 < grouped.peak < alone.peak
 
 
-@given(
-    st.floats(0.01, 0.99),
-    st.floats(1, 50),
-    st.lists(st.floats(0, 50), min_size=13, max_size=13),
-)
-def test_an_index_costs_no_validity(share: float, before: float, now: list[float]) -> None:
-    """With any index known before and any raised by the outcome, the evidence averages to at most 1."""
-    mean = math.fsum(
+@pytest.mark.parametrize("size", [8, 32])
+def test_so_it_does_in_the_first_window(size: int) -> None:
+    """Where nothing else is known, all events of a window are taken for one group."""
+    first = dispersion.index(dispersion.add(Spread(), 400, size))
+    assert first > 0.5 * size
+    assert observe(start(ABOVE), (size, 0), 0.5, ABOVE, first).peak < 2
+
+
+def test_each_window_is_held_against_the_others() -> None:
+    """As leaving each out in turn says."""
+    events = [0, 0, 8, 1, 0, 0, 16, 0]
+    others = [(sum(events) - count) / (len(events) - 1) for count in events]
+    about = sum((count - rate) ** 2 for count, rate in zip(events, others, strict=True))
+    expected = (dispersion.PRIOR + about) / (dispersion.PRIOR + sum(events))
+    assert dispersion.index(_spread(events)) == pytest.approx(expected)
+
+
+@given(st.floats(0.01, 0.99), st.lists(st.floats(1, 50), min_size=13, max_size=13), st.floats(0.001, 0.999))
+def test_an_index_costs_no_validity(share: float, together: list[float], alpha: float) -> None:
+    """With any index, chosen by the outcome as badly as may be, 1/alpha is reached with at most alpha."""
+    reached = math.fsum(
         binom.pmf(bad, 12, share)
-        * math.exp(log_e(observe(start(ABOVE), (bad, 12 - bad), share, ABOVE, Grouping(before, now[bad]))))
         for bad in range(13)
+        if log_e(observe(start(ABOVE), (bad, 12 - bad), share, ABOVE), together[bad]) >= -math.log(alpha)
     )
-    assert mean <= 1 + 1e-9
+    assert reached <= alpha + 1e-9
 
 
 def _spread(events: list[int]) -> Spread:

@@ -7,11 +7,13 @@ when it ends (intention to treat):
 - answered by stable in its place: the same, and in `errors` and `fallbacks`;
 - failed by BackendError, NotReady, Overloaded of the version's queue, DeadlineExceeded, or an error nobody
   foresaw: in `requests`, `units` and `errors`;
-- failed by InvalidRequest, NotFound, PermissionDenied or Unsupported, the client's own faults, by Cancelled,
-  or by Draining, since the server is going down: in none of these.
+- refused as InvalidRequest by the version of an arm but stable, though stable's signature would take it: the
+  same, for its clients did nothing new; a canary that refuses what it should take must not look idle;
+- failed otherwise by InvalidRequest, NotFound, PermissionDenied or Unsupported, the client's own faults, by
+  Cancelled, or by Draining, since the server is going down: in none of these.
 
-All of them are in `requests_all`. Requests that chose their arm themselves are in nothing, and neither are
-those that found no version of stable READY.
+All of them are in `requests_all`, and their buckets, each once, in `keys`. Requests that chose their arm
+themselves are in nothing, and neither are those that found no version of stable READY.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import Cancelled, Draining, InvalidRequest, NotFound, PermissionDenied, Unsupported
 from gateway.core.evidence import ArmCounts
+from gateway.core.rollout import PPM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +49,7 @@ class ArmCounter:
         "errors",
         "exceeded",
         "fallbacks",
+        "keys",
         "measured",
         "requests",
         "requests_all",
@@ -61,6 +65,7 @@ class ArmCounter:
         self.crashes = 0
         self.fallbacks = 0
         self.requests_all = 0
+        self.keys = 0
 
     def counts(self) -> ArmCounts:
         """Return the totals as they are now."""
@@ -73,6 +78,7 @@ class ArmCounter:
             crashes=self.crashes,
             fallbacks=self.fallbacks,
             requests_all=self.requests_all,
+            keys=self.keys,
         )
 
 
@@ -81,7 +87,8 @@ class EvidenceCounter:
 
     Where the unit is the key, a key counts once per window in each of `units`, `errors`, `measured` and each
     threshold of `exceeded`. Windows follow each other without gaps, for all arms together, so that no arm is
-    told apart more finely than another.
+    told apart more finely than another. Buckets are remembered as long as the totals, a bit each, and
+    count for the arm that they came to first.
 
     Args:
         plan: whose thresholds, unit and window count.
@@ -93,6 +100,7 @@ class EvidenceCounter:
 
     __slots__ = (
         "_arms",
+        "_buckets",
         "_by_key",
         "_keys",
         "_max_keys",
@@ -110,6 +118,7 @@ class EvidenceCounter:
         self._window_s = plan.window_s
         self._window_ends_s = 0.0
         self._keys: dict[int, int] = {}
+        self._buckets = bytearray(PPM >> 3)
         self._arms = {arm.name: ArmCounter(len(self._thresholds_s)) for arm in plan.arms}
 
     def fits(self, plan: RoutePlan) -> bool:
@@ -129,14 +138,25 @@ class EvidenceCounter:
         """Tell keys apart anew from now on: some have changed arms."""
         self._keys.clear()
 
-    def left_out(self, arm: ArmCounter) -> None:
-        """Count a request that ended for a reason of NOT_THE_ARMS_FAULT."""
+    def took_part(self, arm: ArmCounter, bucket: int) -> None:
+        """Count a request that has ended, however; what is left out of all else counts here.
+
+        Args:
+            arm: of the arm that it was assigned to.
+            bucket: of its key, from 0 up to but not including PPM.
+        """
         arm.requests_all += 1
+        place = bucket >> 3
+        known = self._buckets[place]
+        bit = 1 << (bucket & 7)
+        if not known & bit:
+            self._buckets[place] = known | bit
+            arm.keys += 1
 
     def finished(
         self, arm: ArmCounter, unit: int | None, now_s: float, latency_s: float | None, failed: bool
     ) -> None:
-        """Count a request that ended well or failed.
+        """Count a request that ended well or failed, besides `took_part`.
 
         Args:
             arm: of the arm that it was assigned to.
@@ -145,7 +165,6 @@ class EvidenceCounter:
             latency_s: from its arrival to its answer; None: it had none, or it is not to be counted.
             failed: it counts as an error.
         """
-        arm.requests_all += 1
         arm.requests += 1
         seen = 0
         if unit is not None and self._by_key:

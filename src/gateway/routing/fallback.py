@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from gateway.core.errors import BackendError, GatewayError, NotFound, NotReady, Overloaded
+from gateway.core.errors import BackendError, GatewayError, InvalidRequest, NotFound, NotReady, Overloaded
 from gateway.core.pending import Pending
+from gateway.routing.fitting import takes_as_little, would_take
 
 if TYPE_CHECKING:
     from gateway.core.interfaces import Lease, ModelCatalog
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 ARM_FAILURES: Final = (BackendError, NotReady, Overloaded)
-"""Failures after which stable may answer: the arm's, not the client's, nor that time has run out."""
+"""Failures after which stable may answer: the arm's, not the client's, nor that time has run out. So may it
+after a refusal of the arm alone."""
 
 
 def arm_lease(catalog: ModelCatalog, request: InferRequest, arm: Arm) -> Lease:
@@ -57,13 +59,13 @@ class Flight:
         assigned = self.request.assigned
         return self.route.falls_back and assigned is not None and assigned.served != self.route.stable.name
 
-    def begin(self) -> Pending:
+    def begin(self, catalog: ModelCatalog) -> Pending:
         """Submit the request; its end is counted. A refusal is counted too, and raised."""
         try:
             pending = self.lease.submit(self.request)
         except BaseException as error:
             self.lease.release()
-            self.route.ended(self.request, None, error)
+            self.route.ended(self.request, None, error, refused_alone(catalog, self, error))
             raise
         pending.add_done_callback(self._ended)
         return pending
@@ -101,6 +103,23 @@ def stand_in(catalog: ModelCatalog, route: Route, request: InferRequest) -> Flig
     return flight
 
 
+def refused_alone(catalog: ModelCatalog, flight: Flight, error: BaseException | None) -> bool:
+    """Whether an arm's version has refused, before it ran, a request that stable's signature takes.
+
+    Where the two ask the same of requests it never has: what both refuse is the client's own fault.
+    """
+    assigned, stable = flight.request.assigned, flight.route.stable
+    if not isinstance(error, InvalidRequest) or assigned is None or assigned.served == stable.name:
+        return False
+    try:
+        version = catalog.get(flight.request.model_name, stable.number)
+    except GatewayError:
+        return False
+    if version.id.digest != stable.version.digest or takes_as_little(flight.lease.version, version):
+        return False
+    return would_take(version, flight.request)
+
+
 def may_stand_in(route: Route, request: InferRequest, error: BaseException | None) -> bool:
     """Whether stable is to answer a request that had a second chance and failed in its arm."""
     return isinstance(error, ARM_FAILURES) and not route.has_expired(request)
@@ -127,10 +146,11 @@ class SecondChance:
             running = flight.lease.submit(flight.request)
         except BaseException as error:
             flight.lease.release()
-            if not may_stand_in(flight.route, flight.request, error):
+            alone = refused_alone(self._catalog, flight, error)
+            if not alone and not may_stand_in(flight.route, flight.request, error):
                 flight.route.ended(flight.request, None, error)
                 raise
-            return self._instead(error).begin()
+            return self._instead(error).begin(self._catalog)
         self._running = running
         running.add_done_callback(self._arm_ended)
         return self._outer
@@ -160,7 +180,7 @@ class SecondChance:
 
     def _try_stable(self, error: GatewayError | None) -> None:
         try:
-            running = self._running = self._instead(error).begin()
+            running = self._running = self._instead(error).begin(self._catalog)
         except GatewayError as refusal:
             self._outer.fail(refusal)
         except Exception:  # noqa: BLE001 - logged: the request must not wait for ever for what nobody runs

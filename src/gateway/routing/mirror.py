@@ -3,9 +3,10 @@
 A copy's way: it is chosen while the request goes to its arm, by a hash of its own. Nothing more happens until
 the request is answered. One turn of the loop later the copy is due: it is submitted to the shadow's version
 when the device has the headroom asked for, waits for that until its deadline at most, and is run once. Its
-answer is compared with the client's and thrown away. So a request never shares the device with its own copy,
-copies hold others up by the length of one run of theirs at most, and while a device is busy they wait and are
-then dropped.
+answer is compared with the client's and thrown away. So a request never shares the device with its own copy.
+On a device with several slots copies never take the last free one, so that others need not wait for them. On
+a device with one they begin only while it is idle, one copy to a run, and hold others up by that run at most.
+While a device is busy they wait and are then dropped.
 
 A copy takes the request's tensors as they are, views over the received buffer: nobody writes to them, since
 batches are assembled by copying. The buffer stays alive for as long as the copy is under way, and is charged
@@ -47,6 +48,10 @@ _log = logging.getLogger(__name__)
 
 OFF_LOOP_BYTES: Final = 64 << 10
 """Outputs from this size on are compared in a thread: it takes about 0.1 ms, as long as the way there."""
+
+
+SEVERAL: Final = 2
+"""Slots of which a copy leaves one to others."""
 
 
 class DeviceSlots(Protocol):
@@ -198,7 +203,7 @@ class ShadowMirror:
 
     def _launch_due(self) -> None:
         self._scheduled = False
-        launch = _Launch(self._options.max_together)
+        launch = _Launch()
         now_s = self._clock.now_s()
         due, self._due = self._due, []
         for copy in due:
@@ -223,7 +228,7 @@ class ShadowMirror:
         if version.id != lane.version:
             copy.drop(Dropped.NOT_READY)
             return True
-        if not launch.has_turn(lane, version):
+        if not launch.has_turn(lane, self._most_together(version)):
             return False
         if not launch.given(lane) and not self._has_room(lane, version):
             return False
@@ -232,17 +237,28 @@ class ShadowMirror:
         launch.refused |= copy.ended
         return True
 
-    def _has_room(self, lane: Lane, version: ServedVersion) -> bool:
-        """Whether each device of a version has the headroom asked for; asks to be told when one has not.
+    def _most_together(self, version: ServedVersion) -> int:
+        """Return how many copies may share a run; one where those who come meanwhile have no other slot."""
+        devices = [self._slots_of(device) for device, _ in version.devices]
+        if any(slots is not None and slots.slots < SEVERAL for slots in devices):
+            return 1
+        return (
+            self._options.max_together if version.spec.batching.enabled and version.signature.batchable else 1
+        )
 
-        A copy that was submitted just now wants its device, so that other shadows find no room there.
+    def _has_room(self, lane: Lane, version: ServedVersion) -> bool:
+        """Whether each device of a version has the headroom asked for, and a slot besides the copy's.
+
+        It asks to be told when one has not. A device with one slot must be idle. A copy that was submitted
+        just now wants its device, so that other shadows find no room there.
         """
         for device, _ in version.devices:
             slots = self._slots_of(device)
             if slots is None:
                 continue
             spare = slots.spare_slots
-            if spare < 1 or spare * PPM < lane.spec.headroom_ppm * slots.slots:
+            least = min(slots.slots, SEVERAL)
+            if spare < least or spare * PPM < lane.spec.headroom_ppm * slots.slots:
                 if device not in self._awaited:
                     self._awaited.add(device)
                     slots.when_spare(partial(self._room_in, device))
@@ -294,18 +310,14 @@ class _Launch:
         refused: some of it was not taken, so that others may have their turn.
     """
 
-    def __init__(self, max_together: int) -> None:
+    def __init__(self) -> None:
         self.refused = False
-        self._max_together = max_together
         self._given: dict[ShadowLoad, int] = {}
 
-    def has_turn(self, lane: Lane, version: ServedVersion) -> bool:
+    def has_turn(self, lane: Lane, most_together: int) -> bool:
         """Whether one more copy may run: all of its shadow's are of this look, and may share a run."""
         given = self.given(lane)
-        if lane.load.running > given:
-            return False
-        shared = version.spec.batching.enabled and version.signature.batchable
-        return given < (self._max_together if shared else 1)
+        return lane.load.running <= given < most_together
 
     def given(self, lane: Lane) -> int:
         """Return how many copies of a shadow have been submitted."""

@@ -73,7 +73,7 @@ class Router:
         elif opened.has_second_chance():
             pending = SecondChance(self._catalog, opened).begin()
         else:
-            pending = opened.begin()
+            pending = opened.begin(self._catalog)
         if route.has_shadows:
             self._mirror(route, request, pending)
         return pending

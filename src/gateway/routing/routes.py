@@ -153,13 +153,20 @@ class Route:
         parameters = arm.fallback_parameters if fallback else arm.parameters
         response.parameters = {**response.parameters, **parameters} if response.parameters else parameters
 
-    def ended(self, request: InferRequest, answered_s: float | None, error: BaseException | None) -> None:
+    def ended(
+        self,
+        request: InferRequest,
+        answered_s: float | None,
+        error: BaseException | None,
+        refused_alone: bool = False,
+    ) -> None:
         """Count how a request ended that `assign` has assigned.
 
         Args:
             request: the request; its `assigned` tells who answered.
             answered_s: monotonic time of its answer, or of the first of several; None: it got none.
             error: its failure, if it failed.
+            refused_alone: its arm refused what stable would have taken, so that it is the arm's fault.
         """
         assigned = request.assigned
         assert assigned is not None
@@ -167,8 +174,8 @@ class Route:
             return
         counter = self._named[assigned.arm].counter
         stood_in = assigned.served != assigned.arm
-        if error is not None and not stood_in and isinstance(error, NOT_THE_ARMS_FAULT):
-            self.evidence.left_out(counter)
+        self.evidence.took_part(counter, bucket_of(assigned.unit))
+        if error is not None and not (stood_in or refused_alone) and isinstance(error, NOT_THE_ARMS_FAULT):
             return
         latency_s: float | None = None
         if answered_s is None:

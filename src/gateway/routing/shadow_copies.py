@@ -85,7 +85,7 @@ class Copy:
         elif isinstance(primary.error, Cancelled):
             self.drop(Dropped.CANCELLED)
         else:
-            self._fail()
+            self._fail(alone=False)
 
     def run(self, lease: Lease) -> None:
         """Submit it, with a lease that is then its own."""
@@ -99,7 +99,7 @@ class Copy:
         except Exception:  # noqa: BLE001 - logged: it must not reach the event loop, nor the other copies
             lease.release()
             _log.exception("a copy for %s could not be submitted", self.lane.version)
-            self._fail()
+            self._fail(alone=True)
             return
         self._lease, self._pending = lease, pending
         self.lane.load.running += 1
@@ -134,7 +134,7 @@ class Copy:
         """End because the answer could not be compared, for want of a thread if there is no exception."""
         if exc is not None:
             _log.error("an answer of %s could not be compared", self.lane.version, exc_info=exc)
-        self._fail()
+        self._fail(alone=exc is not None)
 
     def drop(self, reason: Dropped) -> None:
         """End without a result."""
@@ -151,13 +151,13 @@ class Copy:
     def _end_with(self, error: GatewayError) -> None:
         reason = next((reason for kind, reason in _DROPS if isinstance(error, kind)), None)
         if reason is None:
-            self._fail()
+            self._fail(alone=True)
         else:
             self.drop(reason)
 
-    def _fail(self) -> None:
+    def _fail(self, *, alone: bool) -> None:
         if self._leave():
-            self.lane.counter.failed()
+            self.lane.counter.failed(alone=alone)
 
     def _leave(self) -> bool:
         """Let go of everything; False if it had ended before."""

@@ -50,13 +50,22 @@ class ShadowCounter:
         slices: names of the slices, in the order in which `compared` is given their values.
     """
 
-    __slots__ = ("_compared", "_disagreed", "_dropped", "_failed", "_slices", "_under_way")
+    __slots__ = (
+        "_compared",
+        "_disagreed",
+        "_dropped",
+        "_failed",
+        "_failed_alone",
+        "_slices",
+        "_under_way",
+    )
 
     def __init__(self, slices: Sequence[str] = ()) -> None:
         self._under_way = 0
         self._compared = 0
         self._disagreed = 0
         self._failed = 0
+        self._failed_alone = 0
         self._dropped: Counter[str] = Counter()
         self._slices: dict[str, dict[str, tuple[int, int]]] = {name: {} for name in slices}
 
@@ -86,10 +95,11 @@ class ShadowCounter:
             pairs, differing = counts.get(known, (0, 0))
             counts[known] = (pairs + 1, differing + disagreed)
 
-    def failed(self) -> None:
-        """End a copy that failed, or whose primary did."""
+    def failed(self, *, alone: bool) -> None:
+        """End a copy that failed; `alone`: its primary did not."""
         self._under_way -= 1
         self._failed += 1
+        self._failed_alone += alone
 
     def dropped(self, reason: Dropped) -> None:
         """End a copy that was given up."""
@@ -104,6 +114,7 @@ class ShadowCounter:
             compared=self._compared,
             disagreed=self._disagreed,
             failed=self._failed,
+            failed_alone=self._failed_alone,
             dropped=MappingProxyType(dict(self._dropped)),
             slices=_frozen(self._slices),
             under_way=self._under_way,

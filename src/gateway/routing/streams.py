@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.core.errors import Cancelled, GatewayError, NotReady
-from gateway.routing.fallback import Flight, may_stand_in, stand_in
+from gateway.routing.fallback import Flight, may_stand_in, refused_alone, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -64,6 +64,7 @@ async def _flown(flight: Flight, catalog: ModelCatalog) -> AsyncGenerator[InferR
     answered_s: float | None = None
     final = False
     ended: BaseException | None = None
+    alone = False
     try:
         while True:
             again = flight.has_second_chance()
@@ -77,18 +78,23 @@ async def _flown(flight: Flight, catalog: ModelCatalog) -> AsyncGenerator[InferR
                         yield response
                 return
             except GatewayError as error:
-                if answered_s is not None or not again or not may_stand_in(route, request, error):
+                alone = answered_s is None and refused_alone(catalog, flight, error)
+                fails_here = alone or may_stand_in(route, request, error)
+                if answered_s is not None or not again or not fails_here:
                     raise
+                ended = error
             flight = stand_in(catalog, route, request)
+            ended = None
     except (GeneratorExit, CancelledError):
         # A reader that stops after the final response has had its whole answer.
         ended = None if final else Cancelled(f"the stream of '{request.model_name}' was closed by its reader")
         raise
     except BaseException as error:
-        ended = error
+        # Where stable cannot be had either, the arm's own failure is what counts.
+        ended = ended or error
         raise
     finally:
-        route.ended(request, answered_s, ended)
+        route.ended(request, answered_s, ended, alone)
 
 
 async def _opened(

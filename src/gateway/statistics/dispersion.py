@@ -2,11 +2,12 @@
 
 Events that come in groups of k make evidence as if there were k times as many. Pearson's index of dispersion,
 the variance of the counts per window over what independent events would have, estimates that, and evidence is
-divided by it: a likelihood ratio to the power 1/k, which for groups of k is that of the groups.
+taken to the power 1/index, which for groups of k is that of the groups.
 
-This costs no validity where events are independent: for an index of at least 1 that is known before the
-window, E[L ** (1/index)] <= E[L] ** (1/index) <= 1 by Jensen's inequality. The window itself may raise it
-where L > 1, since that makes L ** (1/index) smaller still; so the first group, too, counts for little.
+This costs no validity where events are independent (`mixture.log_e`). Where they are not, it is an estimate:
+the first groups of a step come when little is known about them. So a window is held against the rate of the
+others, not one that its own events have made, and until there are enough others all events of a window count
+as one group.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Final
 
 PRIOR: Final = 5.0
 """Events whose independence is taken for granted at the beginning."""
+WINDOWS: Final = 3.0
+"""Windows of equal size from which on each can be held against the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,17 @@ def index(*arms: Spread) -> float:
     """Return the index of dispersion of the arms together, each about its own rate; at least 1."""
     variance = expected = PRIOR
     for arm in arms:
-        rate = arm.events / arm.units if arm.units else 0.0
-        about = arm.events_squared - 2 * rate * arm.products + rate * rate * arm.units_squared
-        variance += max(about, 0.0)
+        variance += _about_the_others(arm)
         expected += arm.events
     return max(variance / expected, 1.0)
+
+
+def _about_the_others(arm: Spread) -> float:
+    """Return the sum over the windows of the squares of their events beyond what the others' rate makes."""
+    windows = arm.units**2 / arm.units_squared if arm.units_squared else 0.0
+    if windows < WINDOWS:
+        return arm.events_squared
+    rate = arm.events / arm.units
+    about = arm.events_squared - 2 * rate * arm.products + rate * rate * arm.units_squared
+    # Exact for windows of equal size. Rounding may leave less than nothing of it.
+    return min(max(about, 0.0) * (windows / (windows - 1)) ** 2, arm.events_squared)

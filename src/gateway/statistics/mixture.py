@@ -28,27 +28,11 @@ class EProcess:
 
     Attributes:
         logs: log likelihood ratio of each alternative.
-        peak: the greatest `log_e` so far; at least 0.
+        peak: the greatest `log_e` so far, as events seemed to come together then; at least 0.
     """
 
     logs: tuple[float, ...]
     peak: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Grouping:
-    """How many events come together, at least 1 (`statistics.dispersion`); evidence is divided by it.
-
-    Attributes:
-        before: estimated before the window.
-        now: estimated with it.
-    """
-
-    before: float = 1.0
-    now: float = 1.0
-
-
-_SINGLE: Final = Grouping()
 
 
 def start(ratios: tuple[float, ...]) -> EProcess:
@@ -56,10 +40,18 @@ def start(ratios: tuple[float, ...]) -> EProcess:
     return EProcess((0.0,) * len(ratios))
 
 
-def log_e(process: EProcess) -> float:
-    """Return the log of the mean of the alternatives' likelihood ratios."""
-    most = max(process.logs)
-    return most + math.log(math.fsum(math.exp(log - most) for log in process.logs) / len(process.logs))
+def log_e(process: EProcess, together: float = 1.0) -> float:
+    """Return the log of the mean of the alternatives' likelihood ratios, each to the power 1/`together`.
+
+    Args:
+        process: what was counted.
+        together: how many events come at a time, at least 1 (`statistics.dispersion`). Any such number, even
+            one chosen by the outcome, keeps the promise about reaching 1/alpha: the mean of the roots is at
+            most the root of the mean (Jensen), which is that high only where the mean is.
+    """
+    logs = [log / together for log in process.logs]
+    most = max(logs)
+    return most + math.log(math.fsum([math.exp(log - most) for log in logs]) / len(logs))
 
 
 def observe(
@@ -67,7 +59,7 @@ def observe(
     outcomes: tuple[float, float],
     share: float,
     ratios: tuple[float, ...],
-    grouping: Grouping = _SINGLE,
+    together: float = 1.0,
 ) -> EProcess:
     """Count outcomes of which each was bad with probability at most `share` (at least, for ratios below 1).
 
@@ -77,16 +69,16 @@ def observe(
         share: probability of a bad one at the edge of the null hypothesis; 0 and 1 are allowed. It must not
             depend on the outcomes.
         ratios: the alternatives that `process` was started with.
-        grouping: how many come together.
+        together: as for `log_e`, these outcomes included; `peak` goes by it.
     """
     bad, good = outcomes
     if not bad and not good:
         return process
     logs = tuple(
-        log + _divided(log_likelihood_ratio(bad, good, share, ratio), grouping)
+        log + log_likelihood_ratio(bad, good, share, ratio)
         for log, ratio in zip(process.logs, ratios, strict=True)
     )
-    return EProcess(logs, max(process.peak, log_e(EProcess(logs))))
+    return EProcess(logs, max(process.peak, log_e(EProcess(logs), together)))
 
 
 def log_likelihood_ratio(bad: float, good: float, share: float, ratio: float) -> float:
@@ -95,8 +87,3 @@ def log_likelihood_ratio(bad: float, good: float, share: float, ratio: float) ->
     Linear in the counts, which may be expected ones.
     """
     return bad * math.log(ratio) - (bad + good) * math.log1p(share * (ratio - 1))
-
-
-def _divided(gained: float, grouping: Grouping) -> float:
-    """Return what the evidence is worth; never more than by what was known before the window."""
-    return gained / (max(grouping.before, grouping.now) if gained > 0 else grouping.before)

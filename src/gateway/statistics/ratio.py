@@ -14,9 +14,9 @@ and the exponent is 0 at p = m q by the choice of f and g, and below 0 for p < m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from gateway.statistics.mixture import ABOVE, BELOW, Grouping, observe
+from gateway.statistics.mixture import ABOVE, BELOW, observe
 
 if TYPE_CHECKING:
     from gateway.statistics.mixture import EProcess
@@ -39,21 +39,18 @@ class Window:
     stable_events: float = 0
 
 
-_SINGLE: Final = Grouping()
-
-
-def above(process: EProcess, window: Window, most: float, grouping: Grouping = _SINGLE) -> EProcess:
+def above(process: EProcess, window: Window, most: float, together: float = 1.0) -> EProcess:
     """Add a window to the evidence that the canary's rate is more than `most` times stable's.
 
     A window in which either arm served nothing says nothing. When a window ends must not depend on its
     events; it may depend on the units.
     """
-    return _add(process, window, (most, ABOVE), grouping)
+    return _add(process, window, (most, ABOVE), together)
 
 
-def below(process: EProcess, window: Window, least: float, grouping: Grouping = _SINGLE) -> EProcess:
+def below(process: EProcess, window: Window, least: float, together: float = 1.0) -> EProcess:
     """Add a window to the evidence that the canary's rate is less than `least` times stable's."""
-    return _add(process, window, (least, BELOW), grouping)
+    return _add(process, window, (least, BELOW), together)
 
 
 def share(window: Window, ratio: float) -> float:
@@ -63,10 +60,10 @@ def share(window: Window, ratio: float) -> float:
 
 
 def _add(
-    process: EProcess, window: Window, null: tuple[float, tuple[float, ...]], grouping: Grouping
+    process: EProcess, window: Window, null: tuple[float, tuple[float, ...]], together: float
 ) -> EProcess:
     edge, ratios = null
     if window.canary_units <= 0 or window.stable_units <= 0:
         return process
     outcomes = (window.canary_events, window.stable_events)
-    return observe(process, outcomes, share(window, edge), ratios, grouping)
+    return observe(process, outcomes, share(window, edge), ratios, together)

@@ -30,7 +30,7 @@ from tests.rollouts.gates.gate_cases import arm, arms, one_gate, spec
     ("ratio", "outcome"), [(1.0, Outcome.PASS), (2.0, Outcome.HARM), (5.0, Outcome.HARM)]
 )
 def test_a_verdict_comes_about_when_it_was_forecast(ratio: float, outcome: Outcome) -> None:
-    """With exactly the expected counts, the gate decides within a tenth of the forecast."""
+    """With exactly the expected counts, the gate decides within a tenth of the forecast, or three windows."""
     gate = ErrorsGate(min_requests=0)
     rollout = one_gate(gate, weight_ppm=250_000)
     forecast = {f.ratio: f for f in step_forecast(rollout, 0, 80.0, {"errors": 0.05})[0][1]}[ratio]
@@ -43,7 +43,7 @@ def test_a_verdict_comes_about_when_it_was_forecast(ratio: float, outcome: Outco
         if judge(gates, state, ten * 10.0).outcome is not Outcome.UNDECIDED:
             decided = ten * 10.0
             break
-    assert decided == pytest.approx(forecast.seconds, rel=0.1, abs=10)
+    assert decided == pytest.approx(forecast.seconds, rel=0.1, abs=30)
     assert forecast.requests == pytest.approx(80 * forecast.seconds)
     assert forecast.events == pytest.approx((60 * 0.05 + 20 * 0.05 * ratio) * forecast.seconds)
 

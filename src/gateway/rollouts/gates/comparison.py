@@ -10,7 +10,7 @@ from gateway.rollouts.gates.states import ComparisonState
 from gateway.rollouts.gates.verdicts import GateVerdict, Outcome, nats, rate
 from gateway.statistics import dispersion, ratio
 from gateway.statistics import rate as one_rate
-from gateway.statistics.mixture import ABOVE, BELOW, BELOW_TO_NONE, Grouping, log_e, start
+from gateway.statistics.mixture import ABOVE, BELOW, BELOW_TO_NONE, log_e, start
 from gateway.statistics.ratio import Window
 
 if TYPE_CHECKING:
@@ -72,13 +72,13 @@ def ways_to_pass(gate: ComparisonGate) -> int:
 
 def _proven(gate: ComparisonGate, state: ComparisonState, numbers: dict[str, Any]) -> GateVerdict:
     bound = numbers["log_bound_pass"]
-    if gate.or_abs_below is not None and log_e(state.absolute) >= bound:
+    if gate.or_abs_below is not None and log_e(state.absolute, _together(state)) >= bound:
         reason = f"{_rates(gate, state)}: proven below {gate.or_abs_below:g}"
         return GateVerdict(Outcome.PASS, reason, numbers)
     events = state.closed.canary_events + state.closed.stable_events
     if events < gate.min_events:
         return _undecided(f"{events:g} of at least {gate.min_events} {_bad(gate)}", numbers)
-    if log_e(state.proof) >= bound:
+    if log_e(state.proof, _together(state)) >= bound:
         reason = f"{_rates(gate, state)}: proven below {gate.pass_margin:g} times"
         return GateVerdict(Outcome.PASS, reason, numbers)
     return _undecided(f"{_rates(gate, state)}: neither harm nor the margin is shown", numbers)
@@ -99,12 +99,11 @@ def _units(gate: ComparisonGate, arm: ArmCounts, thresholds_s: Sequence[float]) 
 def _absolute(gate: ComparisonGate, state: ComparisonState, canary: tuple[int, int]) -> Any:
     if gate.or_abs_below is None:
         return state.absolute
-    return one_rate.below(state.absolute, (canary[1], canary[0]), gate.or_abs_below, _grouping(state))
+    return one_rate.below(state.absolute, (canary[1], canary[0]), gate.or_abs_below, _together(state))
 
 
-def _grouping(state: ComparisonState) -> Grouping:
-    known = dispersion.index(state.canary, state.stable)
-    return Grouping(known, known)
+def _together(state: ComparisonState) -> float:
+    return dispersion.index(state.canary, state.stable)
 
 
 def _is_full(state: ComparisonState, now_s: float) -> bool:
@@ -116,11 +115,11 @@ def _close(gate: ComparisonGate, state: ComparisonState, now_s: float) -> Compar
     window = state.open
     canary = dispersion.add(state.canary, window.canary_units, window.canary_events)
     stable = dispersion.add(state.stable, window.stable_units, window.stable_events)
-    grouping = Grouping(dispersion.index(state.canary, state.stable), dispersion.index(canary, stable))
+    together = dispersion.index(canary, stable)
     return replace(
         state,
-        harm=ratio.above(state.harm, window, gate.abort_ratio, grouping),
-        proof=ratio.below(state.proof, window, gate.pass_margin, grouping),
+        harm=ratio.above(state.harm, window, gate.abort_ratio, together),
+        proof=ratio.below(state.proof, window, gate.pass_margin, together),
         canary=canary,
         stable=stable,
         open=Window(),
@@ -151,25 +150,25 @@ def _rates(gate: ComparisonGate, state: ComparisonState) -> str:
 
 
 def _numbers(gate: ComparisonGate, state: ComparisonState, look: Look) -> dict[str, Any]:
-    total = _sum(state.closed, state.open)
+    total, together = _sum(state.closed, state.open), _together(state)
     canary_rate = rate(total.canary_events, total.canary_units)
     stable_rate = rate(total.stable_events, total.stable_units)
     numbers: dict[str, Any] = {
-        "log_e_harm": nats(log_e(state.harm)),
+        "log_e_harm": nats(log_e(state.harm, together)),
         "log_e_harm_peak": nats(state.harm.peak),
         "log_bound_harm": nats(look.harm_bound),
-        "log_e_pass": nats(log_e(state.proof)),
+        "log_e_pass": nats(log_e(state.proof, together)),
         "log_bound_pass": look.pass_bound + _LOG[ways_to_pass(gate)],
         "canary": {"units": total.canary_units, "events": total.canary_events, "rate": canary_rate},
         "stable": {"units": total.stable_units, "events": total.stable_events, "rate": stable_rate},
         "ratio": rate(canary_rate, stable_rate) if canary_rate is not None and stable_rate else None,
         "requests": state.requests,
-        "grouping": round(dispersion.index(state.canary, state.stable), 3),
+        "grouping": round(together, 3),
         "min_requests": gate.min_requests,
         "min_events": gate.min_events,
     }
     if gate.or_abs_below is not None:
-        numbers["log_e_absolute"] = nats(log_e(state.absolute))
+        numbers["log_e_absolute"] = nats(log_e(state.absolute, together))
     return numbers
 
 

@@ -9,7 +9,7 @@ from gateway.rollouts.gates.states import CrashesState, FallbacksState
 from gateway.rollouts.gates.verdicts import GateVerdict, Outcome, nats, rate
 from gateway.statistics import dispersion
 from gateway.statistics import rate as one_rate
-from gateway.statistics.mixture import ABOVE, Grouping, log_e, start
+from gateway.statistics.mixture import ABOVE, log_e, start
 
 if TYPE_CHECKING:
     from gateway.core.rollout import CrashesGate, FallbacksGate
@@ -35,9 +35,9 @@ def update_fallbacks(gate: FallbacksGate, state: FallbacksState, delta: Delta) -
     if not arm.requests and not arm.fallbacks:
         return state
     spread = dispersion.add(state.canary, arm.requests, arm.fallbacks)
-    grouping = Grouping(dispersion.index(state.canary), dispersion.index(spread))
+    together = dispersion.index(spread)
     return FallbacksState(
-        one_rate.above(state.harm, (arm.fallbacks, arm.requests), gate.max_rate, grouping),
+        one_rate.above(state.harm, (arm.fallbacks, arm.requests), gate.max_rate, together),
         state.fallbacks + arm.fallbacks,
         state.requests + arm.requests,
         spread,
@@ -60,13 +60,14 @@ def fallbacks_verdict(gate: FallbacksGate, state: FallbacksState, look: Look) ->
 
     With a limit of 0 the first fallback is proof.
     """
+    together = dispersion.index(state.canary)
     numbers = {
-        "log_e_harm": nats(log_e(state.harm)),
+        "log_e_harm": nats(log_e(state.harm, together)),
         "log_e_harm_peak": nats(state.harm.peak),
         "log_bound_harm": nats(look.harm_bound),
         "fallbacks": state.fallbacks,
         "requests": state.requests,
-        "grouping": round(dispersion.index(state.canary), 3),
+        "grouping": round(together, 3),
         "min_requests": gate.min_requests,
         "rate": rate(state.fallbacks, state.requests),
         "max_rate": gate.max_rate,
