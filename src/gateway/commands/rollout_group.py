@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from gateway.commands.options import DEFAULT_URL, AdminUrlOption, JsonOption, UrlOption, beside, reported
+from gateway.commands.rollout_simulate_command import simulate
 
 if TYPE_CHECKING:
     from gateway.commands.rollout_client import RolloutClient
@@ -135,6 +136,8 @@ for _name, _what in {
     "retry": "Begin a withdrawn rollout again.",
 }.items():
     rollout_app.command(_name)(_verb(_name, _what))
+
+rollout_app.command()(simulate)
 
 
 def _client(url: str, admin_url: str | None, operator_socket: Path | None = None) -> "RolloutClient":
