@@ -65,7 +65,7 @@ class FakeRollouts:
             self._changed.clear()
             await self._changed.wait()
 
-    def change(self, name: str, **members: object) -> None:
+    def change(self, name: str, /, **members: object) -> None:
         """Set members of a document and tell every reader."""
         self.documents[name].update(members)
         for queue in self._readers:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from gateway.admin import documents
 from gateway.admin.json_text import json_answer
 from gateway.admin.names import unknown
+from gateway.admin.page import RolloutPage
 from gateway.admin.registries import RegistryHttp
 from gateway.admin.rollouts import RolloutHttp
 from gateway.core.calls import HttpHandler, HttpRequest, HttpResponse, HttpRoute
@@ -72,9 +73,13 @@ def admin_routes(parts: AdminParts) -> list[HttpRoute]:
     ]
     if parts.rollouts is not None:
         rollouts = RolloutHttp(parts.rollouts, parts.wall_s)
+        page = RolloutPage(parts.rollouts.sessions)
         table += [
             ("GET", "/rollouts", rollouts.index, "rollouts"),
             ("GET", "/rollouts/events", rollouts.events, "rollout_events"),
+            ("GET", "/rollouts/ui", page.index, "rollout_page"),
+            ("GET", "/rollouts/ui/session", page.session, "rollout_page_session"),
+            ("GET", "/rollouts/ui/{file}", page.file, "rollout_page_file"),
             ("GET", "/rollouts/{rollout}", rollouts.show, "rollout"),
             ("POST", "/rollouts/{rollout}/{verb}", rollouts.operate, "operate_rollout"),
         ]

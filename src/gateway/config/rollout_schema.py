@@ -13,6 +13,7 @@ from gateway.config.rollout_values import (
     Name,
     PositiveDuration,
     PositivePercent,
+    RolloutName,
     Share,
     TargetText,
     VersionText,
@@ -104,7 +105,7 @@ class RolloutDocument(Section):
     """Of this format."""
     kind: Literal["Rollout"]
     """A rollout with automation."""
-    name: Name | None = None
+    name: RolloutName | None = None
     """Of the line of rollouts; unset: the model's name."""
     model: ModelName
     """Public name of the model."""

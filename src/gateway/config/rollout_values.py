@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from gateway.core.rollout import PPM
 
+RESERVED_NAMES: Final = frozenset({"ui", "events"})
 MAX_DURATION_S: Final = 366 * 86_400.0
 _UNITS: Final = {
     "ms": Decimal("0.001"),
@@ -123,6 +124,19 @@ def parse_header(value: Any) -> str:
     return value.lower()
 
 
+def check_rollout_name(name: str) -> str:
+    """Return the name of a rollout.
+
+    Raises:
+        ValueError: `/rollouts/NAME` on the administration port is something else.
+    """
+    if name in RESERVED_NAMES:
+        raise ValueError(
+            f"a rollout cannot be called '{name}': the administration port has a page of that name"
+        )
+    return name
+
+
 def check_url(url: str) -> str:
     """Return `url` if it is an HTTP one; a ValueError tells otherwise."""
     parts = urlsplit(url)
@@ -193,5 +207,7 @@ HttpUrl = Annotated[str, AfterValidator(check_url)]
 """Of a server that is asked."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}$")]
 """Of a rollout, a shadow or a group of gates."""
+RolloutName = Annotated[Name, AfterValidator(check_rollout_name)]
+"""Of a rollout; not one of the addresses beside those of rollouts."""
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]{1,128}$")]
 """Public name of a model."""

@@ -194,6 +194,7 @@ def test_a_prometheus_gate() -> None:
         ("  safety:\n  - errors: {}", "  safety: []", "f.yaml:12: gates.safety: a group without gates"),
         ('"@challenger"', "@challenger", "f.yaml:7: not YAML: "),
         ('"@challenger"', "@challenger", "write an alias in quotes"),
+        ("name: line", "name: events", "f.yaml:3: name: a rollout cannot be called 'events'"),
         (
             "gates:\n  safety",
             "x: {[a, {b: [c]}]: 1}\ngates:\n  safety",

@@ -55,14 +55,16 @@ def verdict(gate: ComparisonGate, state: ComparisonState, look: Look) -> GateVer
     """Return HARM once shown, PASS as `look.require` says, else UNDECIDED."""
     numbers = _numbers(gate, state, look)
     if state.harm.peak >= look.harm_bound:
-        return GateVerdict(
-            Outcome.HARM, f"{_rates(gate, state)}: more than {gate.abort_ratio:g} times", numbers
-        )
+        return GateVerdict(Outcome.HARM, f"{_rates(gate, state)}: {_worse(gate.abort_ratio)}", numbers)
     if state.requests < gate.min_requests:
         return _undecided(f"{state.requests} of at least {gate.min_requests} canary requests", numbers)
     if look.require is Requirement.NO_HARM:
         return GateVerdict(Outcome.PASS, f"no harm in {state.requests} canary requests", numbers)
     return _proven(gate, state, numbers)
+
+
+def _worse(ratio: float) -> str:
+    return "worse than stable" if ratio == 1 else f"more than {ratio:g} times stable's rate"
 
 
 def ways_to_pass(gate: ComparisonGate) -> int:
