@@ -26,6 +26,8 @@ from loadtests.soak_models import OFFSET, small_repository
 from loadtests.soak_native import broken_off, idle
 from loadtests.soak_native import fuzzing as native_fuzzing
 from loadtests.soak_registry import registry
+from loadtests.soak_rollouts import harm
+from loadtests.soak_rollouts import kills as rollout_kills
 from loadtests.soak_schemathesis import EXAMPLES, run_schemathesis
 from loadtests.soak_server import GatewayProcess, settings
 from loadtests.soak_swaps import run_swaps
@@ -177,6 +179,8 @@ CHECKS: Final[Mapping[str, Callable[[float], Iterator[Row]]]] = {
     "lag": lag,
     "lazy": lazy,
     "registry": registry,
+    "rollout-kills": rollout_kills,
+    "rollout-harm": harm,
     "native-cancels": broken_off,
     "idle": idle,
     "native-fuzz": native_fuzzing,

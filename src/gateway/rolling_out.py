@@ -15,7 +15,8 @@ from gateway.config.rollout_set import RolloutFiles
 from gateway.config.rollout_settings import entry_splits
 from gateway.core.errors import ConfigError
 from gateway.core.state import StateUnavailable
-from gateway.rollouts.controller import ControllerParts, RolloutController
+from gateway.rollouts.controller import RolloutController
+from gateway.rollouts.controller_parts import ControllerParts
 from gateway.rollouts.notifying import Webhooks
 from gateway.routing.mirror import ShadowMirror
 from gateway.routing.routes import RouteTable

@@ -27,6 +27,8 @@ def test_words_stay_text_and_lines_are_known() -> None:
         (b"", "f.yaml:1: expected a mapping at the top level, got nothing"),
         (b"? [1]\n: 2\n", "f.yaml:1: keys must be text"),
         (b"true: 2\n", "f.yaml:1: keys must be text"),
+        (b"a: 1\nb: [{c: d},<<: {e: f}]\n", "f.yaml:2: merge keys are not allowed"),
+        (b"<<: {e: f}\n", "f.yaml:1: merge keys are not allowed"),
         (b"a: 1\nb: {[c, {d: [e]}]: 1}\n", "f.yaml:2: keys must be text, got a list or a mapping"),
         (b"a: " + b"[" * 50 + b"]" * 50, "f.yaml:1: nested deeper than"),
         (b"\xff\xfe\xff", "f.yaml: not YAML"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, ScalarEvent
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from gateway.core.errors import ConfigError
@@ -95,6 +95,8 @@ def _refuse_surprises(text: bytes, path: str) -> None:
         line = event.start_mark.line + 1
         if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
             raise ConfigError(f"{path}:{line}: anchors and aliases are not allowed; write the value out")
+        if isinstance(event, ScalarEvent) and event.value == "<<" and event.style is None:
+            raise ConfigError(f"{path}:{line}: merge keys are not allowed; write the keys out")
         if getattr(event, "ctag", None) is not None:
             raise ConfigError(f"{path}:{line}: the tag {event.ctag} is not allowed")
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)

@@ -373,7 +373,8 @@ class TestSpec:
     """The statistics of all gates together.
 
     Attributes:
-        alpha_abort: the chance that a step's gates ever abort an identical canary, however often one looks.
+        alpha_abort: the chance that gates ever abort an identical canary in the whole rollout, however often
+            one looks.
         alpha_pass: the chance that a canary as bad as the margin ever passes.
         unit: a bad event counts once per `key` and window, or once per `request`.
         window_s: the window.

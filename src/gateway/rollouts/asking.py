@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
+import logging
 import math
+import threading
+import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
@@ -14,13 +19,16 @@ from urllib.parse import urlencode
 from gateway.core.rollout import ExternalGate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gateway.core.rollout import PrometheusGate
     from gateway.rollouts.effects import AskGate
 
+_log = logging.getLogger(__name__)
+
 VERDICTS: Final = frozenset({"pass", "fail", "hold", "no_data"})
 _MAX_BYTES: Final = 1 << 20
+_CHUNK_BYTES: Final = 1 << 16
 _MAX_REASON: Final = 500
 
 
@@ -41,28 +49,72 @@ class Answer:
     error: str = ""
 
 
-async def ask(question: AskGate, model: str) -> Answer:
-    """Ask once, in a thread, within the gate's timeout; whatever goes wrong becomes an `error`.
+class Asker:
+    """Asks the gates of one line, each in a thread of its own, one question of a gate at a time.
 
-    An external gate is sent `rollout`, `rollout_id`, `step`, `model` and each arm's version in the query.
+    A server may take for ever by sending a little now and then; its gate is not asked again before that ends,
+    and nobody else waits for it, the end of the process included.
     """
+
+    def __init__(self) -> None:
+        self._threads: dict[str, threading.Thread] = {}
+
+    async def ask(self, question: AskGate, model: str) -> Answer:
+        """Ask once, within the gate's timeout; whatever goes wrong becomes an `error`.
+
+        An external gate is sent `rollout`, `rollout_id`, `step`, `model` and each arm's version in the query.
+        """
+        before = self._threads.get(question.place)
+        if before is not None and before.is_alive():
+            return Answer(error=f"{question.gate.url} has not answered the question before")
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Answer] = loop.create_future()
+
+        def answer() -> None:
+            found = _answer(question, model)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_give, answered, found)
+
+        thread = threading.Thread(target=answer, name=f"ask {question.place}", daemon=True)
+        self._threads[question.place] = thread
+        thread.start()
+        try:
+            async with asyncio.timeout(2 * question.gate.timeout_s):
+                return await answered
+        except TimeoutError:
+            return _late(question)
+
+
+def _give(answered: asyncio.Future[Answer], answer: Answer) -> None:
+    if not answered.done():
+        answered.set_result(answer)
+
+
+def _answer(question: AskGate, model: str) -> Answer:
     gate = question.gate
+    read: Callable[[bytes], Answer]
+    if isinstance(gate, ExternalGate):
+        url, read = external_url(gate, question, model), verdict_of
+    else:
+        url, read = prometheus_url(gate, question, model), value_of
     try:
-        async with asyncio.timeout(2 * gate.timeout_s):
-            if isinstance(gate, ExternalGate):
-                return verdict_of(
-                    await asyncio.to_thread(_fetch, external_url(gate, question, model), gate.timeout_s)
-                )
-            return value_of(
-                await asyncio.to_thread(_fetch, prometheus_url(gate, question, model), gate.timeout_s)
-            )
+        return read(_fetch(url, gate.timeout_s))
     except urllib.error.HTTPError as error:
         return Answer(error=f"{gate.url} answered {error.code}{_detail(error)}")
     except TimeoutError:
-        return Answer(error=f"{gate.url} did not answer within {gate.timeout_s:g} s")
-    except (OSError, ValueError, RecursionError) as error:
+        return _late(question)
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
+        if isinstance(reason, TimeoutError):
+            return _late(question)
         return Answer(error=f"{gate.url}: {reason}"[:_MAX_REASON])
+    except Exception as error:  # noqa: BLE001 - any: an answer is waited for
+        _log.exception("asking gate %s failed", question.place)
+        return Answer(error=f"{gate.url}: {error!r}"[:_MAX_REASON])
+
+
+def _late(question: AskGate) -> Answer:
+    return Answer(error=f"{question.gate.url} did not answer within {question.gate.timeout_s:g} s")
 
 
 def external_url(gate: ExternalGate, question: AskGate, model: str) -> str:
@@ -93,9 +145,9 @@ def verdict_of(body: bytes) -> Answer:
     """
     document = json.loads(body)
     verdict = document.get("verdict") if isinstance(document, dict) else None
-    if verdict not in VERDICTS:
+    if not isinstance(verdict, str) or verdict not in VERDICTS:
         raise ValueError(f"expected a verdict, one of {', '.join(sorted(VERDICTS))}, got {body[:80]!r}")
-    return Answer(verdict=str(verdict), reason=str(document.get("reason", ""))[:_MAX_REASON])
+    return Answer(verdict=verdict, reason=str(document.get("reason", ""))[:_MAX_REASON])
 
 
 def value_of(body: bytes) -> Answer:
@@ -110,7 +162,10 @@ def value_of(body: bytes) -> Answer:
     samples = _samples(document.get("data"))
     if len(samples) > 1:
         raise ValueError(f"the query gives {len(samples)} series; aggregate them into one, with sum() say")
-    value = float(samples[0]) if samples else math.nan
+    try:
+        value = float(samples[0]) if samples else math.nan
+    except TypeError:
+        raise ValueError(f"expected a number, got {body[:80]!r}") from None
     return Answer(value=None if math.isnan(value) else value)
 
 
@@ -119,24 +174,36 @@ def _samples(data: Mapping[str, Any] | None) -> list[str]:
         case {"resultType": "scalar", "result": [_, value]}:
             return [value]
         case {"resultType": "vector", "result": [*rows]}:
-            return [row["value"][1] for row in rows if isinstance(row, dict) and "value" in row]
+            return [value for row in rows for value in _values(row)]
     raise ValueError("the query must give a scalar or an instant vector")
+
+
+def _values(row: object) -> list[str]:
+    match row:
+        case {"value": [_, value]}:
+            return [value]
+    raise ValueError("a series without a value")
 
 
 def _fetch(url: str, timeout_s: float) -> bytes:
     request = urllib.request.Request(url, headers={"accept": "application/json"})  # noqa: S310 - checked by config
+    ends_s = time.monotonic() + timeout_s
+    body = bytearray()
     with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310 - likewise
-        body: bytes = answer.read(_MAX_BYTES + 1)
-    if len(body) > _MAX_BYTES:
-        raise ValueError(f"the answer is longer than {_MAX_BYTES} bytes")
-    return body
+        while chunk := answer.read1(_CHUNK_BYTES):
+            body += chunk
+            if len(body) > _MAX_BYTES:
+                raise ValueError(f"the answer is longer than {_MAX_BYTES} bytes")
+            if time.monotonic() > ends_s:
+                raise TimeoutError
+    return bytes(body)
 
 
 def _detail(error: urllib.error.HTTPError) -> str:
     """Return what Prometheus says is wrong with a query."""
     try:
         document = json.loads(error.read(_MAX_BYTES))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError, http.client.HTTPException):
         return ""
     text = document.get("error") if isinstance(document, dict) else None
     return f": {str(text)[:_MAX_REASON]}" if text else ""

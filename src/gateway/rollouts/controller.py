@@ -7,45 +7,37 @@ import contextlib
 import difflib
 import itertools
 import logging
-import uuid
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
 
 from gateway.core.errors import ConfigError, InvalidRequest, NotFound, PermissionDenied, Unavailable
 from gateway.core.evidence import Evidence
 from gateway.core.rollout import RolloutSpec, SplitSpec
 from gateway.core.rollout_control import Command, Verb
 from gateway.core.state import StateUnavailable
-from gateway.rollouts import documents, events
+from gateway.rollouts import documents, events, filing
 from gateway.rollouts.codec import Undecodable
-from gateway.rollouts.line import Line, LineParts
+from gateway.rollouts.line import Line
+from gateway.rollouts.line_parts import LineParts
+from gateway.rollouts.pausing import pause
 from gateway.rollouts.pins import Pins
+from gateway.rollouts.recording import Recorder
 from gateway.rollouts.splitting import Splits, split_row
 from gateway.rollouts.state import RolloutState
 from gateway.rollouts.watchers import Watchers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Mapping
     from types import TracebackType
 
-    from gateway.core.clock import Clock
-    from gateway.core.evidence import RoutePlan
-    from gateway.core.state import AuditEntry, StateStore
-    from gateway.core.targets import TargetSource
+    from gateway.core.evidence import ArmCounts, RoutePlan, ShadowCounts
     from gateway.core.types import VersionStatus
-    from gateway.rollouts.ports import (
-        Journal,
-        Mirrors,
-        Notices,
-        Routes,
-        SpecFile,
-        SpecFiles,
-        SpecSource,
-        SpecStatus,
-        VersionClaims,
-    )
+    from gateway.rollouts.controller_parts import ControllerParts
+    from gateway.rollouts.ports import SpecFiles
 
 _log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_Counts: TypeAlias = "Mapping[tuple[str, int], Mapping[str, _T]]"
 
 TICK_S: Final = 0.5
 """Evidence is looked at so often; a gate that fails withdraws the canary within two of these."""
@@ -55,40 +47,9 @@ _START_S: Final = 10.0
 _BOOTS: Final = "boots/"
 _STATES: Final = documents.document_key("")
 _TAIL: Final = 500
-"""Audit records looked through for an entry that may have been appended before a crash."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ControllerParts:
-    """What the controller works with; none of it is its own to close.
-
-    Attributes:
-        files: follows the rollout files.
-        store: where states are kept.
-        audit: the audit chain.
-        claims: loads versions.
-        sources: where versions come from.
-        routes: where requests go.
-        mirrors: what shadows have seen.
-        notices: tells whoever wants to know of transitions.
-        clock: monotonic time and timers.
-        wall_s: seconds since the epoch.
-        replica: name of this process.
-        new_boot_id: makes the id of this process's life.
-    """
-
-    files: SpecSource
-    store: StateStore
-    audit: Journal
-    claims: VersionClaims
-    sources: Sequence[TargetSource]
-    routes: Routes
-    mirrors: Mirrors
-    notices: Notices
-    clock: Clock
-    wall_s: Callable[[], float]
-    replica: str
-    new_boot_id: Callable[[], str] = field(default=lambda: uuid.uuid4().hex)
+"""Audit records of a line that it takes up its work by."""
+_STALL_S: Final = 10 * TICK_S
+"""When the last look was longer ago than this the process did not run: that time counts for nothing."""
 
 
 class RolloutController:
@@ -104,13 +65,17 @@ class RolloutController:
         self._lines: dict[str, Line] = {}
         self._files: SpecFiles | None = None
         self._plans: dict[str, RoutePlan] = {}
-        self._splits = Splits(parts.claims, self._pins, self._apply)
+        self._splits = Splits(parts.claims, self._pins, self._apply, parts.clock)
+        self._recorder = Recorder(parts.audit)
+        self._looked_s: float | None = None
+        self._clashing: frozenset[str] = frozenset()
         self._tasks: set[asyncio.Task[None]] = set()
         self._seq = itertools.count(1)
         self._watchers = Watchers()
         self._boot_revision = 0
         self._was_clean = True
         self._is_starting = True
+        self._is_stopped = False
 
     async def __aenter__(self) -> Self:
         """Take up what an earlier life left, read the files, and put the plans in force.
@@ -124,10 +89,12 @@ class RolloutController:
             for key in await self._parts.store.keys(_STATES):
                 await self._line(key.removeprefix(_STATES))
             await self._see(await self._parts.files.look())
+            for line in self._lines.values():
+                line.feed(events.Tick(**line.now()))  # whatever was being found out before goes on at once
+            self._start(self._tick())
             await self._placed()
             self._is_starting = False
             self._start(self._follow())
-            self._start(self._tick())
         except BaseException:
             await self._stop()
             raise
@@ -136,8 +103,10 @@ class RolloutController:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop deciding; plans and claims stay as they are until the process ends."""
+        """Stop deciding, and store what has been counted; plans and claims stay until the process ends."""
         await self._stop()
+        for line in self._lines.values():
+            await line.save()
         with contextlib.suppress(StateUnavailable):
             await self._mark_life(clean=True)
 
@@ -146,7 +115,7 @@ class RolloutController:
     def rollouts(self) -> list[dict[str, Any]]:
         """As `RolloutControl.rollouts`."""
         return [
-            self.rollout(name) for name in sorted(self._lines) if self._lines[name].state.spec is not None
+            self.rollout(name) for name in sorted(self._lines) if filing.has_file(self._lines[name].state)
         ]
 
     def rollout(self, name: str) -> dict[str, Any]:
@@ -158,7 +127,7 @@ class RolloutController:
 
     def files(self) -> list[dict[str, Any]]:
         """As `RolloutControl.files`."""
-        return [_file_row(status) for status in self._files.statuses] if self._files is not None else []
+        return [filing.file_row(status) for status in self._files.statuses] if self._files is not None else []
 
     def splits(self) -> list[dict[str, Any]]:
         """As `RolloutControl.splits`."""
@@ -170,24 +139,29 @@ class RolloutController:
         line = self._lines.get(command.rollout)
         if line is None:
             raise self._unknown(command.rollout)
+        if self._is_stopped:
+            raise Unavailable("the gateway is shutting down: ask again when it is back")
         if command.verb is Verb.APPROVE and not command.actor.is_known:
             raise PermissionDenied(
                 "an approval must come from a user whom the system vouches for: run "
                 f"'gateway rollout approve {command.rollout}' on the gateway's host, or open a session there "
                 "with 'gateway rollout login'"
             )
-        line.feed(
+        looked_at = line.state.approval_hash if command.verb is Verb.APPROVE else ""
+        refused = line.ask(
             events.Operator(
                 verb=command.verb,
                 who=str(command.actor),
                 roles=command.actor.roles,
-                evidence_hash=command.evidence_hash,
+                evidence_hash=command.evidence_hash or looked_at,
                 reason=command.reason,
                 **line.now(),
             )
         )
-        if line.state.ignored:
-            raise InvalidRequest(f"cannot {command.verb.value} rollout '{line.name}': {line.state.ignored}")
+        if refused and not line.state.store.leading:
+            raise Unavailable(f"rollout '{line.name}' is just being taken over: ask again")
+        if refused:
+            raise InvalidRequest(f"cannot {command.verb.value} rollout '{line.name}': {refused}")
         await self._recorded(line, command.verb)
         return self.rollout(line.name)
 
@@ -198,7 +172,9 @@ class RolloutController:
     # As a LifecycleObserver.
 
     def on_transition(self, status: VersionStatus) -> None:
-        """Tell the lines and splits of a version's state."""
+        """Tell the lines and splits of a version's state; what unloads after the end is nobody's loss."""
+        if self._is_stopped:
+            return
         for line in self._lines.values():
             line.on_transition(status)
         self._splits.on_transition(status.id.model)
@@ -215,16 +191,21 @@ class RolloutController:
                 for line in self._lines.values():
                     while not line.is_placed:
                         await line.moved()
+                await self._splits.tried()
         except TimeoutError:
             late = sorted(name for name, line in self._lines.items() if not line.is_placed)
             _log.warning(
-                "rollouts %s are still being resolved; their models' sources decide until then", late
+                "rollouts %s, or splits, are still being resolved; their models' sources decide until then",
+                late,
             )
 
     async def _follow(self) -> None:
         async with contextlib.aclosing(self._parts.files.watch()) as looks:
             async for files in looks:
-                await self._see(files)
+                try:
+                    await self._see(files)
+                except Exception:  # noqa: BLE001 - any: the next change of a file may be all right
+                    _log.exception("rollout files could not be taken up")
 
     async def _see(self, files: SpecFiles) -> None:
         self._files = files
@@ -232,31 +213,14 @@ class RolloutController:
         await self._splits.replace(splits)
         rollouts = {file.spec.name: file for file in files.specs if isinstance(file.spec, RolloutSpec)}
         for name, file in rollouts.items():
-            await self._see_file(name, file)
+            filing.tell(self._lines.get(name) or await self._line(name), file, files)
         if files.complete:
             for name, line in self._lines.items():
-                if name not in rollouts and line.state.spec is not None:
+                if name not in rollouts and filing.has_file(line.state):
                     line.feed(events.SpecGone(who=f"file:{line.state.file.path}", **line.now()))
         for status in files.statuses:
-            self._see_status(status)
-
-    async def _see_file(self, name: str, file: SpecFile) -> None:
-        line = self._lines.get(name) or await self._line(name)
-        known = line.state.file
-        assert isinstance(file.spec, RolloutSpec)
-        if line.state.spec is not None and known.active_hash == file.hash and known.path == file.path:
-            return
-        line.feed(
-            events.SpecSeen(
-                spec=file.spec, file_hash=file.hash, author=file.author, path=file.path, **line.now()
-            )
-        )
-
-    def _see_status(self, status: SpecStatus) -> None:
-        line = self._lines.get(status.name)
-        if line is None or not status.error or line.state.file.error == status.error:
-            return
-        line.feed(events.SpecRefused(file_hash=status.file_hash, error=status.error, **line.now()))
+            if (known := self._lines.get(status.name)) is not None:
+                filing.tell_status(known, status)
 
     # Lines.
 
@@ -265,7 +229,11 @@ class RolloutController:
         pins = self._pins(name)
         await pins.load()
         line = self._lines[name] = Line(name, RolloutState(name=name), self._line_parts(pins))
-        await self._take_over(line)
+        try:
+            await self._take_over(line)
+        except BaseException:
+            del self._lines[name]
+            raise
         return line
 
     async def _take_over(self, line: Line) -> None:
@@ -275,8 +243,10 @@ class RolloutController:
             ConfigError: nobody can read that.
         """
         document = await self._parts.store.read(documents.document_key(line.name))
+        audited = [record.entry for record in self._parts.audit.tail(_TAIL, line.name)]
+        audited += self._recorder.unrecorded(line.name)
         if document is None:
-            line.restart(RolloutState(name=line.name), 0, clean=self._was_clean)
+            line.restart(RolloutState(name=line.name), 0, audited, clean=self._was_clean)
             return
         try:
             state = documents.restore(document.value)
@@ -284,7 +254,7 @@ class RolloutController:
             raise ConfigError(
                 f"the state of rollout '{line.name}' cannot be read: {error}; another release wrote it"
             ) from error
-        line.restart(state, document.revision, clean=self._was_clean)
+        line.restart(state, document.revision, audited, clean=self._was_clean)
 
     def _line_parts(self, pins: Pins) -> LineParts:
         parts = self._parts
@@ -292,7 +262,7 @@ class RolloutController:
             clock=parts.clock,
             wall_s=parts.wall_s,
             store=parts.store,
-            record=self._record,
+            recorder=self._recorder,
             claims=parts.claims,
             pins=pins,
             route=self._route,
@@ -316,49 +286,67 @@ class RolloutController:
         self._apply()
 
     def _apply(self) -> None:
-        """Put every plan in force: all at once, so that no request sees half of a change."""
-        self._parts.routes.apply([*self._plans.values(), *self._splits.plans()])
+        """Put every plan in force: all at once, so that no request sees half of a change.
 
-    def _record(self, entry: AuditEntry) -> None:
-        """Append to the audit chain what is not there: after a crash an entry may come again."""
-        serial = entry.detail.get("serial")
-        tail = self._parts.audit.tail(_TAIL, entry.rollout) if serial is not None else []
-        if not any(record.entry.detail.get("serial") == serial for record in tail):
-            self._parts.audit.append_later(entry)
+        Files that speak for one model are refused. Where one takes over from another, what was in force for
+        the model first stays so until its withdrawal is on record.
+        """
+        first: dict[str, RoutePlan] = {}
+        clashing: set[str] = set()
+        for plan in (*self._plans.values(), *self._splits.plans()):
+            if first.setdefault(plan.model, plan) is not plan:
+                clashing.add(plan.model)
+        if clashing - self._clashing:
+            _log.warning("models %s have two routes; the older ones are in force", sorted(clashing))
+        self._clashing = frozenset(clashing)
+        self._parts.routes.apply(first.values())
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(TICK_S)
+            await pause(self._parts.clock, TICK_S)
             try:
                 self._look()
-            except Exception:  # noqa: BLE001 - logged: a line that cannot be judged must not stop the others for ever
+            except Exception:  # noqa: BLE001 - any: the next look may be all right
                 _log.exception("judging the rollouts failed")
 
     def _look(self) -> None:
         """Give every line what has been counted, and the time."""
+        now_s, before_s = self._parts.clock.now_s(), self._looked_s
+        has_stalled = before_s is not None and now_s - before_s > _STALL_S
+        self._looked_s = now_s
         arms, shadows = self._parts.routes.evidence(), self._parts.mirrors.evidence()
         for line in list(self._lines.values()):
-            if line.plan is not None and line.plan.rollout_id:
-                key = (line.plan.rollout_id, line.plan.step)
-                evidence = Evidence(
-                    rollout_id=key[0],
-                    step=key[1],
-                    replica=self._parts.replica,
-                    boot_id=self._boot_id,
-                    seq=next(self._seq),
-                    arms=arms.get(key, {}),
-                    shadows=shadows.get(key, {}),
-                )
-                line.feed(events.EvidenceReport(evidence=evidence, **line.now()))
-            line.feed(events.Tick(**line.now()))
+            try:
+                if has_stalled:
+                    line.skip_time()
+                self._judge(line, arms, shadows)
+            except Exception:  # noqa: BLE001 - any: a line that cannot be judged must not stop the others
+                _log.exception("judging rollout %r failed", line.name)
+
+    def _judge(self, line: Line, arms: _Counts[ArmCounts], shadows: _Counts[ShadowCounts]) -> None:
+        if line.plan is not None and line.plan.rollout_id:
+            key = (line.plan.rollout_id, line.plan.step)
+            evidence = Evidence(
+                rollout_id=key[0],
+                step=key[1],
+                replica=self._parts.replica,
+                boot_id=self._boot_id,
+                seq=next(self._seq),
+                arms=arms.get(key, {}),
+                shadows=shadows.get(key, {}),
+            )
+            line.feed(events.EvidenceReport(evidence=evidence, **line.now()))
+        line.feed(events.Tick(**line.now()))
+        if self._files is not None:
+            filing.tell_again(line, self._files)
 
     async def _recorded(self, line: Line, verb: Verb) -> None:
-        """Wait until what an operator asked for has been stored; an abort is done, stored or not."""
+        """Wait until what an operator asked for has been stored; a withdrawal is done, stored or not."""
         try:
             async with asyncio.timeout(RECORDED_S):
                 await line.stored()
         except TimeoutError:
-            if verb is not Verb.ABORT:
+            if verb not in {Verb.ABORT, Verb.ROLLBACK}:
                 raise Unavailable(
                     f"'{verb.value}' could not be recorded within {RECORDED_S:g} s; it takes hold when it is"
                 ) from None
@@ -394,20 +382,10 @@ class RolloutController:
             _log.error("a task of the rollouts failed", exc_info=error)
 
     async def _stop(self) -> None:
+        self._is_stopped = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._splits.aclose()
         self._watchers.close()
-
-
-def _file_row(status: SpecStatus) -> dict[str, Any]:
-    return {
-        "path": status.path,
-        "name": status.name,
-        "hash": status.file_hash,
-        "active_hash": status.active_hash,
-        "error": status.error,
-        "warnings": list(status.warnings),
-    }

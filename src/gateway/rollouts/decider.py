@@ -48,6 +48,7 @@ def step(state: RolloutState, event: ev.Event) -> tuple[RolloutState, tuple[Effe
         return work.state, ()
     handle(work, event)
     if work.state.store.leading:
+        work.look_at_windows()  # the event may have brought other ones
         progress(work)
         ask_gates(work)
         flush(work, is_tick=isinstance(event, ev.Tick))

@@ -97,7 +97,8 @@ def _next(work: Work, serving: int) -> Directive:
         turn=Turn.COMMIT,
         plan=plan,
         retreat=safe,
-        ready=frozenset(loaded),
+        # Once promoted it stands by itself: a stable that is lost in the rollback window is not gone back to.
+        ready=frozenset({canary} if promoting and canary is not None else loaded),
         keep={"rollout": loaded + tuple(shadow.version for shadow in shadows), **window},
         skip_first_s=skip_first_s,
     )

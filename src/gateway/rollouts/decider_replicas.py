@@ -46,6 +46,9 @@ def on_ack(work: Work, event: ReplicaAck) -> None:
     if s.prepared is None or event.epoch != s.prepared.epoch or view is None:
         work.ignore("an acknowledgement of something else")
         return
+    if event.boot_id not in {"", view.boot_id}:
+        work.ignore("an acknowledgement of another life of the replica")
+        return
     _put(work, event.replica, replace(view, ready=view.ready | s.prepared.ready))
     work.set(acks=s.acks | {event.replica})
 

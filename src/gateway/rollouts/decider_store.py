@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.rollouts.decider_evidence import look
 from gateway.rollouts.decider_steps import undo
-from gateway.rollouts.decider_withdraw import end
+from gateway.rollouts.decider_withdraw import end, recall, serial_of
 from gateway.rollouts.effects import Audit, Persist, Publish
-from gateway.rollouts.phases import Phase
+from gateway.rollouts.phases import WITHDRAWING, Phase
 from gateway.rollouts.state import Store
 
 if TYPE_CHECKING:
@@ -30,8 +30,12 @@ def on_written(work: Work, event: StoreWritten) -> None:
     for effect in store.with_write:
         work.emit(effect)
     for entry in work.state.outbox[: store.audits]:
-        work.emit(Audit(entry))
-    work.store(revision=event.revision, writing=False, lost=False, with_write=(), undo=None)
+        if entry.detail["serial"] not in store.told:
+            work.emit(Audit(entry))
+    kept = frozenset(entry.detail["serial"] for entry in work.state.outbox[store.audits :])
+    work.store(
+        revision=event.revision, writing=False, lost=False, with_write=(), undo=None, told=store.told & kept
+    )
     work.set(outbox=work.state.outbox[store.audits :])
     _settle(work)
 
@@ -60,7 +64,7 @@ def on_lost(work: Work, event: StoreLost) -> None:
 
 def on_restarted(work: Work, event: Restarted) -> None:
     """Take over: make every write of a former decider fail, then tell the replicas where things stand."""
-    s = work.state
+    s, audited = work.state, event.audited or ()
     work.state = replace(
         s,
         entered_s=work.now_s,
@@ -70,13 +74,21 @@ def on_restarted(work: Work, event: Restarted) -> None:
         resolve_at_s=work.now_s,
         gates=replace(s.gates, evidence_at_s=work.now_s) if s.gates is not None else None,
         verdict=None,
-        store=Store(revision=event.revision, leading=True, ticket=s.store.ticket + 1),
+        serial=max(s.serial, *(serial_of(entry) for entry in audited), 0),
+        store=Store(
+            revision=event.revision,
+            leading=True,
+            ticket=s.store.ticket + 1,
+            recalls=event.audited is not None,
+        ),
     )
     work.record("boot", "clean" if event.clean else "unclean", "controller", {"boot_id": event.boot_id})
     look(work)
     for directive in (s.committed, s.prepared):
         if directive is not None:
             work.publish(directive)
+    if event.revision:
+        recall(work, audited, s.serial)
 
 
 def flush(work: Work, *, is_tick: bool) -> None:
@@ -107,9 +119,9 @@ def _is_overtaken(work: Work, effect: Effect) -> bool:
 
 
 def _settle(work: Work) -> None:
-    """A withdrawal is on record now."""
+    """Finish a withdrawal that is on record now; not one that was made while an earlier state was written."""
     phase = work.state.phase
-    if phase not in {Phase.ABORTING, Phase.ROLLING_BACK}:
+    if phase not in WITHDRAWING or work.state.history[-1].serial in map(serial_of, work.state.outbox):
         return
     if work.state.gone:
         end(work, "withdrawn, and the file is gone")

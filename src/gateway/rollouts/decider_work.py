@@ -35,9 +35,8 @@ class Work:
         self.now_s = event.now_s
         self.wall_s = event.wall_s
         self.effects: list[Effect] = []
-        windows = state.spec.freeze if state.spec is not None else ()
-        frozen = frozen_until(windows, event.wall_s) is not None
-        self.state = replace(state, frozen=frozen, ignored="")
+        self.state = replace(state, ignored="")
+        self.look_at_windows()
 
     @property
     def spec(self) -> RolloutSpec:
@@ -54,14 +53,22 @@ class Work:
             return "paused by the file"
         return "frozen" if self.state.frozen else ""
 
+    def look_at_windows(self) -> None:
+        """Find out whether a freeze window of the specification in force is open."""
+        windows = self.state.spec.freeze if self.state.spec is not None else ()
+        frozen = frozen_until(windows, self.wall_s) is not None
+        if frozen != self.state.frozen:
+            self.state = replace(self.state, frozen=frozen)
+
     def step_at(self, index: int) -> Step | None:
         """Return a step; None beyond the last, or before the first."""
         return self.spec.steps[index] if 0 <= index < len(self.spec.steps) else None
 
     def set(self, **changes: Any) -> None:
         """Replace fields of the state; they are stored at the next interval."""
+        if not self.state.store.dirty:
+            changes["store"] = replace(self.state.store, dirty=True)
         self.state = replace(self.state, **changes)
-        self._store(dirty=True)
 
     def emit(self, effect: Effect) -> None:
         """Ask for something now."""
@@ -75,15 +82,15 @@ class Work:
         """Record why an event has no effect."""
         self.state = replace(self.state, ignored=reason)
 
-    def move(self, phase: Phase, reason: str, who: str = CONTROLLER) -> None:
-        """Change the phase: one audit record, one line of history, one notice."""
+    def move(self, phase: Phase, reason: str, who: str = CONTROLLER, serial: int | None = None) -> None:
+        """Change the phase: one audit record, which is there already if it has a number, one notice."""
         before = self.state.phase
         if phase not in TRANSITIONS[before]:
             self.ignore(f"no way from {before.value} to {phase.value}: {reason}")
             return
-        serial = self.record(
-            "transition", phase.value, who, {"from": before.value, "to": phase.value, "reason": reason}
-        )
+        detail = {"from": before.value, "to": phase.value, "reason": reason}
+        if serial is None:
+            serial = self.record("transition", phase.value, who, detail)
         moved = Move(
             serial=serial,
             source=before,
@@ -100,8 +107,8 @@ class Work:
             entered_s=self.now_s,
             history=(*self.state.history, moved)[-HISTORY:],
         )
-        detail = {"reason": reason, "rollout_id": self.state.rollout_id}
-        self._hold(Notify(self.state.name, phase.value, detail))
+        notice = {"reason": reason, "rollout_id": self.state.rollout_id}
+        self._hold(Notify(self.state.name, phase.value, notice))
 
     def record(self, kind: str, what: str, who: str, detail: dict[str, Any]) -> int:
         """Add an audit entry; return its serial number."""

@@ -10,12 +10,13 @@ from gateway.core.rollout import ApproveStep, PauseStep, PromoteStep, ShadowStep
 from gateway.rollouts.codec import Undecodable, decode, encode
 from gateway.rollouts.decider_plans import pinned
 from gateway.rollouts.freeze import frozen_until
-from gateway.rollouts.gates import state_from_json, state_to_json
+from gateway.rollouts.gates import state_from_json, state_to_json, step_gates
 from gateway.rollouts.state import RolloutState, Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gateway.core.evidence import ShadowCounts
     from gateway.core.rollout import Step
 
 VERSION: Final = 1
@@ -30,6 +31,23 @@ _KINDS: Final[Mapping[type, str]] = {
     ApproveStep: "approve",
     PromoteStep: "promote",
 }
+_ASKED: Final = frozenset(
+    {
+        "sample_ppm",
+        "weight_ppm",
+        "min_bake_s",
+        "max_bake_s",
+        "gates",
+        "require",
+        "duration_s",
+        "count",
+        "roles",
+        "not_author",
+        "expires_s",
+        "keep_stable_warm_s",
+    }
+)
+"""Fields of steps that people look at."""
 
 
 def document_key(name: str) -> str:
@@ -78,6 +96,7 @@ def show(state: RolloutState, wall_s: float) -> dict[str, Any]:
         "reason": state.reason,
         "since": state.since_wall_s,
         "step": _step(state),
+        "steps": [_asked(step) for step in spec.steps] if spec is not None else [],
         "weight_ppm": state.weight_ppm,
         "epoch": state.epoch,
         "advancing": state.prepared is not None,
@@ -86,14 +105,16 @@ def show(state: RolloutState, wall_s: float) -> dict[str, Any]:
         "frozen_until": frozen_to if frozen_to != float("inf") else None,
         "targets": _targets(state),
         "shadows": [_shadow(state, s.name, s.target.text) for s in spec.shadows] if spec is not None else [],
+        "thresholds_s": _thresholds_s(state),
         "arms": {name: encode(counts) for name, counts in state.totals.arms.items()},
-        "shadow_counts": {name: encode(counts) for name, counts in state.totals.shadows.items()},
+        "shadow_counts": {name: _shadow_counts(counts) for name, counts in state.totals.shadows.items()},
         "gates": state.verdict.document() if state.verdict is not None else [],
         "bake": _bake(state),
         "approvals": _approvals(state),
         "tombstone": _tombstone(state),
         "replicas": {name: _replica(state, name) for name in sorted(state.replicas)},
         "history": [_move(move) for move in state.history],
+        "spec": encode(spec) if spec is not None else None,
         "file": {
             "path": state.file.path,
             "hash": state.file.seen_hash,
@@ -105,6 +126,11 @@ def show(state: RolloutState, wall_s: float) -> dict[str, Any]:
     }
 
 
+def _shadow_counts(counts: ShadowCounts) -> dict[str, Any]:
+    """Return totals; how many copies are under way is no total."""
+    return {name: count for name, count in encode(counts).items() if name != "under_way"}
+
+
 def _present(state: RolloutState) -> Step | None:
     steps = state.spec.steps if state.spec is not None else ()
     return steps[state.step] if 0 <= state.step < len(steps) else None
@@ -114,6 +140,20 @@ def _step(state: RolloutState) -> dict[str, Any]:
     step = _present(state)
     of = len(state.spec.steps) if state.spec is not None else 0
     return {"index": state.step, "of": of, "kind": _KINDS[type(step)] if step is not None else ""}
+
+
+def _asked(step: Step) -> dict[str, Any]:
+    """Return a step as the file has it: its kind, and what it asks for in the units of the names."""
+    asked = {name: value for name, value in encode(step).items() if name in _ASKED and value is not None}
+    return {"kind": _KINDS[type(step)], **asked}
+
+
+def _thresholds_s(state: RolloutState) -> list[float]:
+    """Return the latencies over which `exceeded` of the arms counts answers, in its order."""
+    spec = state.spec
+    if spec is None or not 0 <= state.serving < len(spec.steps):
+        return []
+    return list(step_gates(spec, state.serving).thresholds_s)
 
 
 def _targets(state: RolloutState) -> dict[str, Any]:

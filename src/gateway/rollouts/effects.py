@@ -101,11 +101,13 @@ class Retreat:
         rollout: name of the line.
         rollout_id: whose canary.
         reason: in words.
+        epoch: last one given out; directives up to it that a replica has may be of another rollout_id.
     """
 
     rollout: str
     rollout_id: str
     reason: str
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class Persist:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Append to the audit chain."""
+    """Append to the audit chain: a withdrawal at once, everything else when the store has it."""
 
     entry: AuditEntry
 
@@ -204,6 +206,7 @@ class Acknowledge:
 
     replica: str
     epoch: int
+    boot_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

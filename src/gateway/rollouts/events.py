@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gateway.core.evidence import Evidence
     from gateway.core.rollout import RolloutSpec
     from gateway.core.rollout_control import Verb
+    from gateway.core.state import AuditEntry
     from gateway.core.types import VersionId
     from gateway.rollouts.effects import Directive
 
@@ -120,10 +121,17 @@ class ReplicaLost(Timed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaAck(Timed):
-    """A replica has READY whatever the directive of this epoch needs."""
+    """A replica has READY whatever the directive of this epoch needs.
+
+    Attributes:
+        replica: whose.
+        epoch: of the directive.
+        boot_id: of its life; empty: of the one that is known.
+    """
 
     replica: str
     epoch: int
+    boot_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,11 +223,15 @@ class Restarted(Timed):
         clean: the life before ended in order.
         revision: of the document as read; 0: there is none.
         boot_id: of this life.
+        audited: newest entries of the audit chain about this line. A withdrawal among them that the store
+            never heard of, because the life before ended first, is made up for. None: the chain cannot be
+            read back, so nothing goes into it before it is stored.
     """
 
     clean: bool
     revision: int
     boot_id: str
+    audited: tuple[AuditEntry, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,10 +308,18 @@ class VersionLost:
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """Something here says that the canary does harm: a local gate, or the decider's `Retreat`."""
+    """Something here says that the canary does harm: a local gate, or the decider's `Retreat`.
+
+    Attributes:
+        rollout_id: whose canary.
+        reason: in words.
+        epoch: of a `Retreat`: whatever canary a directive up to this epoch is about is meant too. While the
+            store refuses writes the replicas follow one that the decider has given another rollout_id since.
+    """
 
     rollout_id: str
     reason: str
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)

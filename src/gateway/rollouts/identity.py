@@ -44,6 +44,12 @@ def attempt_id(base: str, attempt: int) -> str:
     return f"{base}-{attempt}" if attempt > 1 else base
 
 
+def attempt_of(rollout_id: str) -> tuple[str, int]:
+    """Return what `attempt_id` made a rollout_id of."""
+    base, _, attempt = rollout_id.partition("-")
+    return base, int(attempt) if attempt.isdecimal() else 1
+
+
 def evidence_hash(rollout_id: str, step: int, totals: Totals, verdict: StepVerdict | None) -> str:
     """Return the hash that stands for evidence and verdicts: counts, and what every gate made of them."""
     body = {

@@ -5,80 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
 
-from gateway.core.errors import GatewayError, NotReady
-from gateway.core.registry import RegistryError
+from gateway.core.errors import GatewayError, NotFound, NotReady
 from gateway.core.rollout import Target
 from gateway.core.state import RevisionConflict, StateUnavailable
 from gateway.core.types import VersionState
 from gateway.rollouts import decider, documents, effects, events, replica
-from gateway.rollouts.asking import ask
+from gateway.rollouts.asking import Asker
 from gateway.rollouts.phases import Phase
+from gateway.rollouts.serving import Serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Iterable, Iterator
 
-    from gateway.core.clock import Clock
     from gateway.core.evidence import RoutePlan
-    from gateway.core.state import AuditEntry, StateStore
+    from gateway.core.state import AuditEntry
     from gateway.core.targets import ResolvedTarget
     from gateway.core.types import VersionId, VersionStatus
-    from gateway.rollouts.pins import Pins
-    from gateway.rollouts.ports import Notices, VersionClaims
+    from gateway.rollouts.line_parts import LineParts, Now
     from gateway.rollouts.state import RolloutState
 
 _log = logging.getLogger(__name__)
 
-RESTORE_PAUSE_S: Final = 2.0
-"""Between attempts to make a version of an earlier life claimable."""
-
 _Incoming: TypeAlias = events.Event | events.ReplicaEvent
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LineParts:
-    """What a line works with.
-
-    Attributes:
-        clock: monotonic time.
-        wall_s: seconds since the epoch.
-        store: where its state is kept.
-        record: appends to the audit chain, in the background and in order.
-        claims: loads versions.
-        pins: its versions.
-        route: puts its plan in force; None: it has none.
-        notices: tells whoever wants to know.
-        start: runs a coroutine until it ends or the gateway does.
-        changed: called when anything that people see has changed.
-        take_over: has a line decide again by what the store has now.
-        is_starting: whether no request is taken yet.
-        replica: name of this process.
-        boot_id: of its life.
-    """
-
-    clock: Clock
-    wall_s: Callable[[], float]
-    store: StateStore
-    record: Callable[[AuditEntry], None]
-    claims: VersionClaims
-    pins: Pins
-    route: Callable[[str, RoutePlan | None], None]
-    notices: Notices
-    start: Callable[[Coroutine[Any, Any, None]], object]
-    changed: Callable[[str], None]
-    take_over: Callable[[Line], Coroutine[Any, Any, None]]
-    is_starting: Callable[[], bool]
-    replica: str
-    boot_id: str
-
-
-class Now(TypedDict):
-    """The time, as every event of the decider has it."""
-
-    now_s: float
-    wall_s: float
 
 
 class Line:
@@ -89,20 +41,19 @@ class Line:
     Attributes:
         name: of the line.
         state: of the decider.
-        plan: in force here, as it was decided; it waits for its stable version to be READY where requests are
-            answered by another meanwhile.
     """
 
     def __init__(self, name: str, state: RolloutState, parts: LineParts) -> None:
         self.name = name
         self.state = state
-        self.plan: RoutePlan | None = None
         self._parts = parts
         self._replica = replica.ReplicaState(replica=parts.replica, boot_id=parts.boot_id, rollout=name)
         self._queue: deque[_Incoming] = deque()
         self._is_handling = False
-        self._restoring: set[VersionId] = set()
-        self._claimed: frozenset[VersionId] = frozenset()
+        self._serving = Serving(name, parts, self._on_restored, self._on_lost_for_good)
+        self._asker = Asker()
+        self._resolving = 0
+        self._refused = ""
         self._stored = asyncio.Event()
         self._moved = asyncio.Event()
 
@@ -129,25 +80,51 @@ class Line:
         self._moved.set()
         self._parts.changed(self.name)
 
+    def ask(self, wish: events.Operator) -> str:
+        """Do as an operator asks; return why not, empty when it is done."""
+        self.feed(wish)
+        return self._refused
+
+    def skip_time(self) -> None:
+        """Let the time since the last tick count for nothing: this process did not run."""
+        self.state = replace(self.state, ticked_s=None)
+
     async def moved(self) -> None:
         """Wait until the next event has been handled."""
         self._moved.clear()
         await self._moved.wait()
 
-    def restart(self, state: RolloutState, revision: int, *, clean: bool) -> None:
+    def restart(
+        self, state: RolloutState, revision: int, audited: Iterable[AuditEntry], *, clean: bool
+    ) -> None:
         """Decide from here on, by the state in the store.
 
         Args:
             state: as stored.
             revision: of its document; 0: there is none.
+            audited: newest entries of the audit chain about the line, oldest first.
             clean: this replica's life before ended in order.
         """
         parts = self._parts
         self.state = state
+        told = self._replica.told
         self.feed(
-            events.Restarted(clean=clean, revision=revision, boot_id=parts.boot_id, **self.now()),
+            events.Restarted(
+                clean=clean,
+                revision=revision,
+                boot_id=parts.boot_id,
+                audited=tuple(audited),
+                **self.now(),
+            ),
             events.ReplicaSeen(replica=parts.replica, boot_id=parts.boot_id, clean=clean, **self.now()),
+            # What this replica has said already the state in the store may never have heard of.
+            *([self._report(told)] if told is not None else []),
         )
+
+    @property
+    def plan(self) -> RoutePlan | None:
+        """The plan decided on for here."""
+        return self._serving.plan
 
     @property
     def is_placed(self) -> bool:
@@ -166,44 +143,58 @@ class Line:
     def on_transition(self, status: VersionStatus) -> None:
         """Take note that a version, of this line or not, has entered a state."""
         version = self._parts.pins.original(status.id)
-        if version not in self._claimed:
+        if version not in self._serving.claimed | self._replica.ready:
             return
         if status.state is VersionState.READY:
             self.feed(events.VersionReady(version))
-            if self.plan is not None and self.plan.arms and self.plan.arms[0].version == version:
-                self._parts.route(self.name, self.plan)
         elif status.state is VersionState.FAILED:
             # What its files are to blame for stays so; anything else is tried again by the manager.
             is_passing = self._parts.claims.cause(status.id) is not None
             self.feed(
                 events.VersionLost(version, status.reason), *self._failed(version, status.reason, is_passing)
             )
-        elif status.state is VersionState.UNLOADED:
+        elif status.state in {VersionState.DRAINING, VersionState.UNLOADED} and (
+            version in self._replica.ready
+        ):
             self.feed(events.VersionLost(version, "unloaded"))
+        self._serving.put_in_force()
 
     def _handle(self, incoming: _Incoming) -> None:
         if isinstance(incoming, events.Timed):
             self.state, wishes = decider.step(self.state, incoming)
+            if isinstance(incoming, events.Operator):
+                self._refused = self.state.ignored
             for wish in wishes:
-                self._carry_out(wish)
+                with self._logged():
+                    self._carry_out(wish)
         else:
             self._replica, orders = replica.step(self._replica, incoming)
             for order in orders:
-                self._obey(order)
+                with self._logged():
+                    self._obey(order)
+
+    @contextmanager
+    def _logged(self) -> Iterator[None]:
+        """Let what fails stop nothing else of this line."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001 - any: what else the decision asks for is due all the same
+            _log.exception("rollout %r: a decision could not be carried out whole", self.name)
 
     def _carry_out(self, wish: effects.Effect) -> None:
         parts = self._parts
         match wish:
             case effects.Resolve():
-                parts.start(self._resolve(wish))
+                self._resolving += 1
+                parts.start(self._resolve(wish, self._resolving))
             case effects.Publish(directive):
                 self._queue.append(events.DirectiveSeen(directive))
             case effects.Retreat():
-                self._queue.append(events.Harm(wish.rollout_id, wish.reason))
+                self._queue.append(events.Harm(wish.rollout_id, wish.reason, wish.epoch))
             case effects.Persist():
                 parts.start(self._persist(wish))
             case effects.Audit(entry):
-                parts.record(entry)
+                parts.recorder.record(entry)
             case effects.Notify():
                 parts.notices.offer({"rollout": wish.rollout, "what": wish.what, **self.now(), **wish.detail})
             case effects.AskGate():
@@ -214,9 +205,10 @@ class Line:
             case effects.Apply():
                 self._apply(order)
             case effects.Claim():
-                self._claim(frozenset(v for versions in order.versions.values() for v in versions))
+                self._serving.claim(frozenset(v for versions in order.versions.values() for v in versions))
+                self._queue.extend(map(events.VersionReady, self._serving.ready()))
             case effects.Acknowledge():
-                self._queue.append(events.ReplicaAck(replica=order.replica, epoch=order.epoch, **self.now()))
+                self._queue.append(self._acknowledged(order))
             case effects.Report():
                 self._queue.append(self._report(order))
 
@@ -224,14 +216,12 @@ class Line:
         plan = order.plan
         if plan is not None and order.skip_first_s:
             plan = replace(plan, evidence_from_s=self._parts.clock.now_s() + order.skip_first_s)
-        self.plan = plan
-        if plan is None or self._parts.is_starting() or self._is_ready(plan):
-            self._parts.route(self.name, plan)
+        self._serving.follow(plan)
 
-    def _is_ready(self, plan: RoutePlan) -> bool:
-        """Whether the version that others take from is READY; without one, what serves anyway is."""
-        ready = {served.id for served in self._parts.claims.served()}
-        return not plan.arms or self._parts.pins.present(plan.arms[0].version) in ready
+    def _acknowledged(self, order: effects.Acknowledge) -> events.ReplicaAck:
+        return events.ReplicaAck(
+            replica=order.replica, epoch=order.epoch, boot_id=order.boot_id, **self.now()
+        )
 
     def _report(self, report: effects.Report) -> events.ReplicaReport:
         return events.ReplicaReport(
@@ -252,75 +242,77 @@ class Line:
         for_good = frozenset() if is_passing else frozenset({version})
         return [replace(self._report(self._replica.told), failed={version: reason}, for_good=for_good)]
 
-    def _claim(self, versions: frozenset[VersionId]) -> None:
-        self._claimed = versions
-        pins = self._parts.pins
-        self._parts.claims.apply(f"rollout {self.name}", pins.wanted(versions))
-        for version in versions - {pins.original(wanted.id) for wanted in pins.wanted(versions)}:
-            if version not in self._restoring:
-                self._restoring.add(version)
-                self._parts.start(self._restore(version))
-        ready = {served.id for served in self._parts.claims.served()}
-        for version in sorted(versions):
-            if pins.present(version) in ready:
-                self._queue.append(events.VersionReady(version))
+    def _on_restored(self) -> None:
+        self.feed(*map(events.VersionReady, self._serving.ready()))
 
-    async def _restore(self, version: VersionId) -> None:
-        """Make a version of an earlier life claimable, however long its source takes to answer."""
-        try:
-            while True:
-                try:
-                    await self._parts.pins.restore(version)
-                except RegistryError as error:
-                    _log.warning("rollout %r: version %d: %s", self.name, version.number, error)
-                    if not error.may_pass:
-                        raise
-                    await asyncio.sleep(RESTORE_PAUSE_S)
-                else:
-                    break
-        except GatewayError as error:
-            self.feed(*self._failed(version, str(error), is_passing=False))
-        else:
-            self._claim(self._claimed)
-            if self.plan is not None:
-                self._parts.route(self.name, self.plan)
-            self.feed()
-        finally:
-            self._restoring.discard(version)
+    def _on_lost_for_good(self, version: VersionId, reason: str) -> None:
+        self.feed(*self._failed(version, reason, is_passing=False))
 
-    async def _resolve(self, wish: effects.Resolve) -> None:
+    async def _resolve(self, wish: effects.Resolve, number: int) -> None:
+        """Answer the newest question alone: an older one may have been about another file's versions."""
         try:
             found = {arm: await self._found(wish.model, target) for arm, target in wish.targets.items()}
-            await self._parts.pins.keep(found.values(), self._still_needed())
+            if number == self._resolving:
+                await self._parts.pins.keep(found.values(), self._still_needed())
         except GatewayError as error:
-            may_pass = getattr(error, "may_pass", isinstance(error, (NotReady, StateUnavailable)))
-            self.feed(events.ResolveFailed(reason=str(error), may_pass=may_pass, **self.now()))
+            passing = isinstance(error, (NotReady, StateUnavailable, RevisionConflict))
+            failed = events.ResolveFailed(
+                reason=str(error), may_pass=getattr(error, "may_pass", passing), **self.now()
+            )
+            self._answer(failed, number)
+        except Exception as error:
+            # Logged by the task's owner; another attempt may do better.
+            self._answer(events.ResolveFailed(reason=repr(error), may_pass=True, **self.now()), number)
+            raise
         else:
-            self.feed(
+            self._answer(
                 events.Resolved(
                     targets={arm: one.wanted.id for arm, one in found.items()},
                     labels={arm: one.label for arm, one in found.items()},
                     **self.now(),
-                )
+                ),
+                number,
             )
+
+    def _answer(self, answer: events.Resolved | events.ResolveFailed, number: int) -> None:
+        if number == self._resolving:
+            self.feed(answer)
 
     async def _found(self, model: str, target: Target | None) -> ResolvedTarget:
         if target is None:
-            serving = self._parts.claims.get(model)
+            try:
+                serving = self._parts.claims.get(model)
+            except NotFound as error:
+                # Its source may not have been looked at yet.
+                raise NotReady(f"nothing of model '{model}' serves yet: {error}") from error
             target = Target(serving.label or str(serving.id.number))
         return await self._parts.pins.resolve(model, target)
 
     def _still_needed(self) -> frozenset[VersionId]:
         """Return the versions that may be served, or gone back to, whatever is resolved next."""
         known = {self.state.incumbent, self.state.former, *self.state.targets.values()}
-        return self._claimed | {version for version in known if version is not None}
+        return self._serving.claimed | {version for version in known if version is not None}
+
+    async def save(self) -> None:
+        """Store the evidence counted since the last write, once nothing decides any more.
+
+        Where a write was broken off nobody knows the revision: then the last five seconds are lost, as by a
+        kill.
+        """
+        store = self.state.store
+        if not store.leading or store.writing or not store.dirty:
+            return
+        with suppress(RevisionConflict, StateUnavailable):
+            key, document = documents.document_key(self.name), documents.to_document(self.state)
+            await self._parts.store.write(key, document, store.revision)
 
     async def _persist(self, wish: effects.Persist) -> None:
         ticket = wish.ticket
+        # Entries on their way to the audit chain are part of the state until they are there.
+        on_the_way = [e for e in self._parts.recorder.unrecorded(self.name) if e not in wish.state.outbox]
+        state = replace(wish.state, outbox=(*on_the_way, *wish.state.outbox))
         try:
-            document = await self._parts.store.write(
-                wish.key, documents.to_document(wish.state), wish.revision
-            )
+            document = await self._parts.store.write(wish.key, documents.to_document(state), wish.revision)
         except RevisionConflict:
             self.feed(events.StoreConflict(ticket=ticket, **self.now()))
             self._parts.start(self._parts.take_over(self))
@@ -335,7 +327,7 @@ class Line:
 
     async def _ask(self, wish: effects.AskGate) -> None:
         model = self.state.spec.model if self.state.spec is not None else ""
-        answer = await ask(wish, model)
+        answer = await self._asker.ask(wish, model)
         self.feed(
             events.GateAnswer(
                 rollout_id=wish.rollout_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import logging
 import urllib.request
@@ -83,7 +84,7 @@ class Webhooks:
         for pause_s in (*PAUSES_S, None):
             try:
                 await asyncio.to_thread(_post, url, body)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 if pause_s is None:
                     _log.warning("webhook %s was not told of a transition: %s", url, error)
                     return False

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.core.errors import NotFound
+from gateway.core.state import RevisionConflict
 from gateway.core.types import VersionId
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Pins:
         if document is None:
             return
         self._revision = document.revision
+        self._pins.clear()
         for row in document.value["pins"]:
             version = VersionId(*row["id"])
             self._pins[version] = Pin(version, row["label"], row["pin"])
@@ -74,7 +76,7 @@ class Pins:
 
         Raises:
             StateUnavailable: it could not be written; nothing is pinned.
-            RevisionConflict: another process holds the line.
+            RevisionConflict: the store has other pins than were known; they are by now.
         """
         pins = {version: pin for version, pin in self._pins.items() if version in still}
         wanted = {version: self._wanted[version] for version in pins if version in self._wanted}
@@ -82,7 +84,11 @@ class Pins:
             pins[one.wanted.id] = Pin(one.wanted.id, one.label, one.pin)
             wanted[one.wanted.id] = one.wanted
         rows = [{"id": list(pin.id), "label": pin.label, "pin": dict(pin.data)} for pin in pins.values()]
-        document = await self._store.write(self._key, {"pins": rows}, self._revision)
+        try:
+            document = await self._store.write(self._key, {"pins": rows}, self._revision)
+        except RevisionConflict:
+            await self.load()
+            raise
         self._revision, self._pins, self._wanted = document.revision, pins, wanted
 
     async def restore(self, version: VersionId) -> None:

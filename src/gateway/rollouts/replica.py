@@ -129,9 +129,12 @@ def _on_lost(state: ReplicaState, event: VersionLost) -> ReplicaState:
 
 
 def _on_harm(state: ReplicaState, event: Harm) -> ReplicaState:
-    if not event.rollout_id or event.rollout_id in state.harmed:
+    known = (state.wanted, state.prepared)
+    meant = [d.rollout_id for d in known if d is not None and d.epoch <= event.epoch]
+    fresh = tuple(one for one in dict.fromkeys((event.rollout_id, *meant)) if one not in {"", *state.harmed})
+    if not fresh:
         return state
-    return replace(state, harmed=(*state.harmed, event.rollout_id)[-HARMED_KEPT:], reason=event.reason)
+    return replace(state, harmed=(*state.harmed, *fresh)[-HARMED_KEPT:], reason=event.reason)
 
 
 def _on_connection(state: ReplicaState, event: Connection) -> ReplicaState:
@@ -215,7 +218,7 @@ def _tell(state: ReplicaState) -> tuple[ReplicaState, list[ReplicaEffect]]:
         return state, effects
     if prepared.ready <= state.ready:
         state = replace(state, acked=prepared.epoch)
-        effects.append(Acknowledge(state.replica, prepared.epoch))
+        effects.append(Acknowledge(state.replica, prepared.epoch, state.boot_id))
     return state, effects
 
 

@@ -234,7 +234,7 @@ class Simulation:
             case effects.Publish(directive):
                 self._queue.append(events.DirectiveSeen(directive))
             case effects.Retreat():
-                self._queue.append(events.Harm(wish.rollout_id, wish.reason))
+                self._queue.append(events.Harm(wish.rollout_id, wish.reason, wish.epoch))
             case effects.Persist():
                 self._revision += 1
                 written = events.StoreWritten(ticket=wish.ticket, revision=self._revision, **self._at())
@@ -257,7 +257,9 @@ class Simulation:
                 loaded = sorted(claimed - self._replica.ready - crashed)
                 self._queue.extend(events.VersionReady(version) for version in loaded)
             case effects.Acknowledge():
-                ack = events.ReplicaAck(replica=order.replica, epoch=order.epoch, **self._at())
+                ack = events.ReplicaAck(
+                    replica=order.replica, epoch=order.epoch, boot_id=order.boot_id, **self._at()
+                )
                 self._queue.append(ack)
             case effects.Report():
                 self._queue.append(

@@ -11,10 +11,12 @@ from gateway.core.errors import GatewayError, ModelLoadError
 from gateway.core.evidence import ArmRoute, RoutePlan, ShadowRoute
 from gateway.core.rollout import Target
 from gateway.core.types import VersionState
+from gateway.rollouts.pausing import pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from gateway.core.clock import Clock
     from gateway.core.rollout import SplitSpec
     from gateway.core.targets import ResolvedTarget
     from gateway.core.types import VersionId
@@ -38,6 +40,8 @@ class _Split:
         versions: those of the plan.
         error: why `plan` is not what `spec` says; empty when it is.
         bringing: brings `spec` in force.
+        changed: set when a version of the model enters another state.
+        tried: set once it was tried to bring `spec` in force.
     """
 
     spec: SplitSpec
@@ -47,6 +51,7 @@ class _Split:
     error: str = ""
     bringing: asyncio.Task[None] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    tried: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Splits:
@@ -60,12 +65,16 @@ class Splits:
         claims: loads versions.
         pins: makes the pins of a name.
         apply: called when `plans` has changed.
+        clock: timers.
     """
 
-    def __init__(self, claims: VersionClaims, pins: Callable[[str], Pins], apply: Callable[[], None]) -> None:
+    def __init__(
+        self, claims: VersionClaims, pins: Callable[[str], Pins], apply: Callable[[], None], clock: Clock
+    ) -> None:
         self._claims = claims
         self._pins = pins
         self._apply = apply
+        self._clock = clock
         self._splits: dict[str, _Split] = {}
 
     def plans(self) -> list[RoutePlan]:
@@ -97,6 +106,11 @@ class Splits:
         if (split := self._splits.get(model)) is not None:
             split.changed.set()
 
+    async def tried(self) -> None:
+        """Wait until every split is in force, or has failed to be once."""
+        for split in list(self._splits.values()):
+            await split.tried.wait()
+
     async def aclose(self) -> None:
         """Stop bringing anything in force; claims and plans stay as they are."""
         for split in self._splits.values():
@@ -116,10 +130,15 @@ class Splits:
                 if str(error) != split.error:
                     split.error = str(error)
                     _log.warning("the split of model %r is not in force: %s", split.spec.model, error)
+            except Exception as error:  # noqa: BLE001 - any: the next attempt may do better
+                split.error = f"failed: {error!r}"
+                _log.exception("bringing the split of model %r in force failed", split.spec.model)
             else:
                 split.error = ""
+                split.tried.set()
                 return
-            await asyncio.sleep(RETRY_S)
+            split.tried.set()
+            await pause(self._clock, RETRY_S)
 
     async def _bring_once(self, split: _Split) -> None:
         """Raises GatewayError when a version cannot be found or loaded."""

@@ -160,6 +160,8 @@ class Store:
         lost: the last write failed; tried again with the next tick.
         written_s: monotonic time of the last write begun.
         audits: entries of the outbox that are in the write under way.
+        recalls: the next life reads the audit chain, so that a withdrawal goes into it at once.
+        told: serial numbers of entries of the outbox that went to the audit chain without waiting.
         with_write: effects that wait for the write under way.
         with_next: effects that wait for the one after it.
         undo: what to go back to when the advance under way cannot be stored.
@@ -175,6 +177,8 @@ class Store:
     lost: bool = False
     written_s: float = 0.0
     audits: int = 0
+    recalls: bool = False
+    told: frozenset[int] = frozenset()
     with_write: tuple[Effect, ...] = ()
     with_next: tuple[Effect, ...] = ()
     undo: RolloutState | None = None

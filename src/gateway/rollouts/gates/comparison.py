@@ -59,6 +59,11 @@ def verdict(gate: ComparisonGate, state: ComparisonState, look: Look) -> GateVer
     if state.requests < gate.min_requests:
         return _undecided(f"{state.requests} of at least {gate.min_requests} canary requests", numbers)
     if look.require is Requirement.NO_HARM:
+        if log_e(state.harm) >= look.harm_bound:
+            # Harm, unless it only looks so because events came in groups: more windows will tell.
+            return _undecided(
+                f"{_rates(gate, state)}: harm, or groups of them; it is too early to tell", numbers
+            )
         return GateVerdict(Outcome.PASS, f"no harm in {state.requests} canary requests", numbers)
     return _proven(gate, state, numbers)
 
