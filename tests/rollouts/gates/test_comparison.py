@@ -65,6 +65,17 @@ def test_no_harm_needs_no_proof() -> None:
     assert run(ErrorsGate(), *[same(1, 1)] * 10).outcome is Outcome.UNDECIDED
 
 
+def test_a_canary_that_always_fails_never_passes() -> None:
+    """Its first failures may all be one group: that delays the harm, and is no pass meanwhile."""
+    broken = arms(arm(300, 300), arm(300))
+    looks = [
+        run(ErrorsGate(min_requests=300), *[broken] * n, require=Requirement.NO_HARM) for n in range(1, 8)
+    ]
+    outcomes = [look.outcome for look in looks]
+    assert Outcome.PASS not in outcomes
+    assert outcomes[-1] is Outcome.HARM
+
+
 def test_too_few_events_prove_no_ratio() -> None:
     """29 failures are not enough to compare where 30 are asked for, however they are divided."""
     few = [arms(arm(100), arm(100, 1))] * 29

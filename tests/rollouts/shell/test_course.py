@@ -99,6 +99,37 @@ async def test_without_a_stable_what_serves_is_it(scene: Scene) -> None:
         assert life.weights() == {3: PPM}
 
 
+async def test_without_a_stable_it_waits_for_something_to_serve(scene: Scene) -> None:
+    source, scene.served = scene.served, {}
+    scene.files.put(rollout(stable=None))
+    async with scene.life() as life:
+        await life.tick(4)
+        assert life.show()["phase"] == "resolving"
+        life.manager.apply(f"source {MODEL}", source[MODEL])
+        await life.until("promoted")
+
+
+async def test_what_is_promoted_stands_by_itself(scene: Scene) -> None:
+    scene.files.put(rollout())
+    async with scene.life() as life:
+        await life.until("rollback_window")
+    scene.stage.backend.failures["m1"] = "the old stable is broken by now"
+    async with scene.life() as life:
+        await life.tick(2, requests=10)
+        assert life.weights() == {2: PPM}
+
+
+async def test_a_clean_end_loses_no_evidence(scene: Scene) -> None:
+    scene.files.put(rollout(weights=(100_000,)))
+    async with scene.life() as life:
+        await life.until("baking")
+        await life.tick(3, requests=10)
+        before = life.counts("stable")["requests"]
+    async with scene.life() as life:
+        assert before
+        assert life.counts("stable")["requests"] == before
+
+
 async def test_nothing_is_loaded_that_is_not_needed_any_more(scene: Scene) -> None:
     scene.files.put(rollout())
     async with scene.life() as life:
