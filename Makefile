@@ -9,8 +9,8 @@ MLFLOW_SERVER := build/mlflow-server/.stamp
 # What is tested once more as compiled: the guard against testing the sources again, and where compiled modules are.
 COMPILED_TESTS := tests/unit/test_compiled.py $(addprefix tests/, batching protocol api layers routing transport) \
 	$(addprefix tests/acceptance/test_, datatypes.py infer.py refusals.py stream.py waiting.py)
-# A file's tests share servers: they stay together.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# A file's tests share servers: they stay together. In order: the many short files of tests/unit fill up the end.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 CONFIG ?= configs/demo.yaml
 UV_VERSION := 0.13.9
 COMPILE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \

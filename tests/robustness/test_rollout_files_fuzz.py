@@ -4,7 +4,7 @@ import pytest
 
 from loadtests.fuzz_rollouts import fuzz_rollout_files
 
-FILES = 1000
+FILES = 400
 
 
 @pytest.mark.soak
