@@ -1,4 +1,4 @@
-"""Broken rollout files while what is in force is read: a part of what `python -m loadtests.fuzz_rollouts` writes, always the same."""
+"""Broken rollout files while what is in force is read: always the same; loadtests.fuzz_rollouts writes more."""
 
 import pytest
 
