@@ -1,4 +1,4 @@
-"""Broken rollout files while what is in force is read: always the same; loadtests.fuzz_rollouts writes more."""
+"""Broken rollout files while what is in force is read; loadtests.fuzz_rollouts writes more of them."""
 
 import pytest
 
