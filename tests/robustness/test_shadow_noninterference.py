@@ -79,6 +79,15 @@ def exact(counts: dict[str, Any]) -> bool:
     return bool(counts["mirrored"] == ended + counts["under_way"])
 
 
+def settled(process: ShadowedProcess, version: int) -> dict[str, Any]:
+    """Return the counts when no copy is under way any more; they are exact all the while."""
+    while True:
+        counts = process.counts(version)
+        assert exact(counts)
+        if not counts["under_way"]:
+            return counts
+
+
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShadowedProcess]:
     """One with every version there is."""
@@ -111,16 +120,19 @@ def test_answers_are_the_same_whatever_the_shadow_does(
 ) -> None:
     """Status and bytes of every answer are those without a shadow, and every copy is accounted for."""
     gateway.follow({"version": version, "max_inflight": 4})
-    assert asyncio.run(answers(gateway)) == unshadowed
-    counts = gateway.counts(version)
-    assert exact(counts)
+    ended = {ABSENT: "mirrored", CRASHING: "failed"}.get(version, "compared")
+    counts: dict[str, Any] = {ended: 0}
+    rounds = 0
+    # Copies wait for a device that nobody else wants, and are dropped when that takes too long.
+    while not counts[ended]:
+        assert asyncio.run(answers(gateway)) == unshadowed
+        rounds += 1
+        counts = settled(gateway, version)
     # Refused requests were never dispatched.
-    assert counts["mirrored"] == 3 * REQUESTS
+    assert counts["mirrored"] == 3 * REQUESTS * rounds
     assert {key: counts[key] for key in expected} == expected
     if version in {OTHER, NANS, MISSHAPEN}:
-        assert counts["disagreed"] == counts["compared"] > 0
-    if version == CRASHING:
-        assert counts["failed"] > 0
+        assert counts["disagreed"] == counts["compared"]
     if version == ABSENT:
         assert set(counts["dropped"]) <= {"not_ready", "inflight"}
     gateway.follow()
