@@ -49,7 +49,7 @@ def _fields(kind: type) -> dict[str, Any]:
 
 
 def encode(value: Any) -> Any:
-    """Return JSON types; of a dataclass inside a union use `encode_named`."""
+    """Return JSON types."""
     return _encode(value, type(value))
 
 

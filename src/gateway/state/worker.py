@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from gateway.core.state import StateUnavailable
+from gateway.core.threads import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,27 +33,9 @@ class Worker:
         """
         if self._closed:
             raise StateUnavailable("the state is closed: the gateway is shutting down")
-        job = self._executor.submit(work, *args, **kwargs)
-        ended = asyncio.wrap_future(job)
-        try:
-            return await asyncio.shield(ended)
-        except asyncio.CancelledError:
-            if not job.cancel():
-                await _outlast(ended)
-            raise
+        return await run_to_end(self._executor, work, *args, **kwargs)
 
     async def aclose(self) -> None:
         """End the thread when what was given to it is done; harmless twice."""
         self._closed = True
         await asyncio.get_running_loop().run_in_executor(None, self._executor.shutdown)
-
-
-async def _outlast(future: asyncio.Future[T]) -> None:
-    """Wait until `future` is done, whatever comes of it; further cancellations wait with it."""
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError:
-            continue
-    if not future.cancelled():
-        future.exception()

@@ -8,6 +8,7 @@ from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.registry import RegistryError
+from gateway.core.threads import outlast
 from gateway.registry.cache.artifacts import CachedArtifact
 from gateway.registry.cache.bringing import Bringing
 from gateway.registry.cache.collection import collect
@@ -20,7 +21,7 @@ from gateway.registry.cache.progress import Progress
 from gateway.registry.cache.resources import Resources
 from gateway.registry.cache.room import Room
 from gateway.registry.cache.waiting import take
-from gateway.registry.cache.workers import Workers, outlast
+from gateway.registry.cache.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection

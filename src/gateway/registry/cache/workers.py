@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from gateway.core.background import give_way
+from gateway.core.threads import run_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,26 +28,8 @@ class Workers:
         Cancelling waits until it has ended when it has begun: nothing goes on with files that others may have
         by then. So it should be short, or else not mind being waited for.
         """
-        job = self._executor.submit(work, *args, **kwargs)
-        ended = asyncio.wrap_future(job)
-        try:
-            return await asyncio.shield(ended)
-        except asyncio.CancelledError:
-            if not job.cancel():
-                await outlast(ended)
-            raise
+        return await run_to_end(self._executor, work, *args, **kwargs)
 
     async def aclose(self) -> None:
         """End the threads when what they do is done."""
         await asyncio.get_running_loop().run_in_executor(None, self._executor.shutdown)
-
-
-async def outlast(future: asyncio.Future[T]) -> None:
-    """Wait until `future` is done, whatever comes of it; further cancellations wait with it."""
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError:
-            continue
-    if not future.cancelled():
-        future.exception()
