@@ -16,7 +16,7 @@ UV_VERSION := 0.13.9
 COMPILE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(UPGRADE)
 
-REGISTRIES := --extra object-store --extra mlflow --extra signing
+EXTRAS := --extra object-store --extra mlflow --extra signing --extra monitor --extra nats
 
 .DEFAULT_GOAL := help
 .PHONY: help venv models compiled run test test-sources test-compiled check soak lock protos docs clean
@@ -57,8 +57,8 @@ soak: venv $(TEST_MODELS)  ## the long counts: swaps, kills, fuzzing, leaks, loo
 
 lock: build/lock/bin/uv  ## resolve pyproject.toml into requirements/*.txt; UPGRADE=--upgrade takes newer releases
 	$(COMPILE) pyproject.toml --extra cpu --extra otlp --extra dev -o requirements/dev.txt
-	$(COMPILE) pyproject.toml -c requirements/dev.txt --extra cpu --extra otlp $(REGISTRIES) -o requirements/cpu.txt
-	$(COMPILE) pyproject.toml -c requirements/dev.txt --extra gpu --extra otlp $(REGISTRIES) -o requirements/gpu.txt
+	$(COMPILE) pyproject.toml -c requirements/dev.txt --extra cpu --extra otlp $(EXTRAS) -o requirements/cpu.txt
+	$(COMPILE) pyproject.toml -c requirements/dev.txt --extra gpu --extra otlp $(EXTRAS) -o requirements/gpu.txt
 	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) --no-deps requirements/filetype.in -o requirements/filetype.txt
 	$(COMPILE) --no-deps requirements/test-models.in -o requirements/test-models.txt

@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "gateway"
 
 COMPOSITION = {
-    *("app", "wiring", "wiring_registries", "registries", "rolling_out"),
+    *("app", "wiring", "wiring_registries", "registries", "rolling_out", "prediction_logging"),
     *("cli", "commands", "__main__"),
 }
 """May import everything of ours: they put the parts together."""
@@ -33,30 +33,37 @@ NEIGHBOURS = {
     "registry": {"models"},
     "backends": set(),
     "admin": set(),
+    "predlog": {"_proto"},
+    "monitor": {"predlog", "statistics", "telemetry", "_proto", "config"},
 }
 """What each package may import of ours beside itself and `core`."""
 
 RESTRICTED = {
-    "grpc": {"transport/grpc_aio.py", "commands/load_grpc.py"},
+    "grpc": {"transport/grpc_aio.py", "commands/load_grpc.py", "predlog/stream/", "monitor/ingest/"},
     "hpack": {"transport/http2/"},
     "onnxruntime": {"backends/onnxruntime/"},
     "onnx": {"backends/onnxruntime/"},
-    "starlette": {"transport/"},
-    "uvicorn": {"transport/"},
-    "prometheus_client": {"telemetry/"},
+    "starlette": {"transport/", "monitor/pages/"},
+    "uvicorn": {"transport/", "monitor/pages/"},
+    "bokeh": {"monitor/pages/"},
+    "datasketches": {"monitor/"},
+    "pyarrow": {"monitor/", "predlog/sinks/parquet"},
+    "nats": {"predlog/sinks/nats", "monitor/ingest/"},
+    "scipy": {"statistics/", "monitor/"},
+    "prometheus_client": {"telemetry/", "monitor/metrics"},
     "opentelemetry": {"telemetry/"},
     "structlog": {"telemetry/"},
     "pydantic": {"config/", "registry/resolutions.py"},
     "cronsim": {"rollouts/", "config/"},
-    "xxhash": {"routing/"},
+    "xxhash": {"routing/", "predlog/"},
     "rfc8785": {"state/"},
     "ruamel": {"config/", "registry/mlflow/mlmodel.py"},
-    "obstore": {"registry/"},
+    "obstore": {"registry/", "predlog/sinks/parquet"},
     "mlflow": {"registry/mlflow/"},
     "model_signing": {"registry/verification/"},
     "watchfiles": {"config/", "registry/"},
     "simdjson": {"protocol/"},
-    "orjson": {"protocol/", "api/", "admin/", "state/"},
+    "orjson": {"protocol/", "api/", "admin/", "state/", "monitor/", "predlog/"},
     "typer": {"cli.py", "commands/"},
     "rich": {"cli.py", "commands/"},
     "tritonclient": set(),
