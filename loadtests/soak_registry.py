@@ -52,6 +52,10 @@ COLD_EVERY: Final = 5
 """Each fifth move is to a version that the gateway has never had."""
 _SETTLE_S: Final = 5.0
 """Of load before the first move."""
+_PATIENCE_S: Final = 60.0
+"""After a period, for a move that is not over."""
+_PAUSE_S: Final = 0.1
+"""Between two looks at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +124,7 @@ async def swapping(gateway: GatewayProcess, publisher: Publisher, plan: Plan) ->
             moved = Swap(version, version not in seen, time.time())
             await publisher.move(version)
             await asyncio.sleep(max(0.0, moved.moved_s + plan.period_s - time.time()))
-            page = (await fetch(int(gateway.ready["admin_port"]), "GET", f"/models/{OFFSET}")).json
-            report.swaps.append(moved.read(current, page["versions"]))
+            report.swaps.append(await _over(gateway, moved, current))
             seen.add(version)
             current = version
         report.others = before.others_since()
@@ -129,6 +132,17 @@ async def swapping(gateway: GatewayProcess, publisher: Publisher, plan: Plan) ->
         lag, report.steps = await _metrics(gateway)
         report.lag = {bound: count - lag_before.get(bound, 0.0) for bound, count in lag.items()}
     return report
+
+
+async def _over(gateway: GatewayProcess, moved: Swap, old: int) -> Swap:
+    """Return what became of a move, with the patience that a busy machine asks for."""
+    hopeless_s = time.monotonic() + _PATIENCE_S
+    while True:
+        page = (await fetch(int(gateway.ready["admin_port"]), "GET", f"/models/{OFFSET}")).json
+        swap = moved.read(old, page["versions"])
+        if not swap.problem or time.monotonic() > hopeless_s:
+            return swap
+        await asyncio.sleep(_PAUSE_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,10 @@ class Scene:
             )
         )
 
+    def queued(self, version: LoadedVersion) -> int:
+        """Return how many requests wait in a version's queues."""
+        return sum(replica.batcher.queued_requests for replica in version._replicas)
+
     def follow(self, *plans: RoutePlan) -> None:
         """Put plans in force."""
         self.table.apply(plans)

@@ -69,9 +69,8 @@ def test_a_caller_may_choose_an_arm() -> None:
 @pytest.mark.parametrize("arm", ["canary", "shadow", "gone"])
 def test_a_choice_that_may_not_be_made_is_ignored_and_counted(arm: str) -> None:
     """Without the scope, not among those allowed, or no arm at all: the request is assigned as any other."""
-    overrides = Overrides(
-        [HeaderOverride("x-arm", frozenset({"canary", "gone"}), "arms")], ["stable", "canary"]
-    )
+    choices = [HeaderOverride("x-arm", frozenset({"canary", "gone"}), "arms")]
+    overrides = Overrides(choices, ["stable", "canary", "shadow"])
     scopes = frozenset({"arms"}) if arm != "canary" else frozenset[str]()
     assert overrides.chosen(ask(headers={"x-arm": arm}, principal=Principal(scopes=scopes))) == -1
     assert overrides.refused == 1

@@ -474,8 +474,8 @@ async def test_what_is_wrong_with_a_shadow_never_reaches_the_request() -> None:
 
 
 async def test_the_lowest_priority_is_the_copys() -> None:
-    """Where the version has levels, requests of its own clients go first."""
-    scene = Scene()
+    """Where the version has levels, requests of its own clients that come later go first."""
+    scene = Scene(slots=4)
     model, levelled = scene.version(SHADOW, priority_levels=3, default_priority=1, max_batch_rows=1)
     scene.catalog.show(scene.stable, levelled)
     model._held = True
@@ -484,6 +484,7 @@ async def test_the_lowest_priority_is_the_copys() -> None:
     await settle()
     await scene.send(1.0)
     await settle()
+    assert scene.queued(levelled) == 1, "the copy waits behind the run that is held"
     second = scene.send(8.0, model_version="2")
     await settle()
     for _ in range(3):
