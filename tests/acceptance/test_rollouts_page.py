@@ -70,7 +70,8 @@ class Reader:
         with (
             output.open("wb") as file,
             subprocess.Popen(
-                ["bash", "-c", f"exec {command}"],
+                # Where tests run in the background of a shell, Ctrl-C is ignored by what they start.
+                ["env", "--default-signal=INT", "bash", "-c", f"exec {command}"],
                 cwd=self.directory,
                 stdout=file,
                 stderr=subprocess.STDOUT,
