@@ -12,6 +12,7 @@ COMPILED_TESTS := tests/unit/test_compiled.py $(addprefix tests/, batching proto
 # A file's tests share servers: they stay together. In order: the many short files of tests/unit fill up the end.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 CONFIG ?= configs/demo.yaml
+MONITOR ?= configs/monitor-demo.yaml
 UV_VERSION := 0.13.9
 COMPILE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(UPGRADE)
@@ -30,8 +31,8 @@ models: $(MODELS)  ## the sample models, under models/
 
 compiled: $(COMPILED)  ## build/compiled: the package with its request path compiled by mypyc (needs a C compiler)
 
-run: venv  ## serve the sample models on 8000 (HTTP), 8001 (gRPC), 8002 (metrics), 8003 (admin); CONFIG=FILE for others
-	exec $(BIN)/gateway serve --config $(CONFIG)
+run: venv  ## serve the sample models on 8000 (HTTP), 8001 (gRPC), 8002 (metrics), 8003 (admin), 8010 (monitor); CONFIG=FILE for others
+	exec $(BIN)/gateway serve --config $(CONFIG) --with-monitor $(MONITOR)
 
 test: venv $(TEST_MODELS)  ## every test, then part of them on the compiled package (needs a C compiler)
 	$(MAKE) --jobs 2 test-sources $(COMPILED)
@@ -95,10 +96,13 @@ $(COMPILED): $(VENV) pyproject.toml hatch_build.py $(shell find src -name '*.py'
 	mv build/compiled.new build/compiled
 
 $(MODELS): $(VENV) scripts/wheels.py scripts/onnx_mlp.py scripts/fetch_magika.py scripts/make_digits.py \
-		scripts/make_dense.py requirements/filetype.txt
+		scripts/make_dense.py scripts/make_car_loan.py requirements/filetype.txt requirements/drift-data.txt
 	$(BIN)/python scripts/fetch_magika.py
 	$(BIN)/python scripts/make_digits.py
 	$(BIN)/python scripts/make_dense.py
+	$(BIN)/python scripts/make_car_loan.py
+	$(BIN)/gateway monitor profile --data build/car_loan/reference.parquet --model car_loan --version 1 \
+		--task binary --score 'probabilities[1]' --output 'probabilities[0]' --label repaid --class 0 --class 1
 	touch $@
 
 $(MLFLOW_SERVER): scripts/mlflow_server_env.py requirements/mlflow-server.txt

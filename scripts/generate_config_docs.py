@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md, docs/gateway.schema.json and docs/rollout.schema.json from the schemas.
+"""Writes the configuration references and JSON Schemas under docs/ from the schemas.
 
 `--check` writes nothing and exits with 1 when a committed file is not in step.
 """
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
+from gateway.config.monitor import MonitorConfig
 from gateway.config.rollout_schema import RolloutDocument, SplitDocument
 from gateway.config.schema import GatewayConfig
 
@@ -31,6 +32,14 @@ Unknown keys, duplicate keys, anchors and tags are refused with file and line. Y
 taken from the file's directory.
 """
 
+MONITOR_HEAD = """# Configuration reference of the monitor
+
+Generated from the schema by `make docs`; do not edit. `gateway monitor validate FILE` checks a file;
+`docs/monitor.schema.json` gives editors completion. The rules are those of the
+[gateway's file](configuration.md); durations whose name does not end in `_s` are text: `30s`,
+`10m`, `7d`.
+"""
+
 
 def schema() -> Schema:
     """Return the JSON Schema of the whole file."""
@@ -43,9 +52,14 @@ def rollout_schema() -> Schema:
     return {"$schema": DIALECT, "title": "Rollout file", **TypeAdapter(documents).json_schema()}
 
 
-def reference(document: Schema) -> str:
-    """Return the reference page."""
-    lines = [HEAD]
+def monitor_schema() -> Schema:
+    """Return the JSON Schema of the monitor's file."""
+    return {"$schema": DIALECT, **MonitorConfig.model_json_schema()}
+
+
+def reference(document: Schema, head: str = HEAD) -> str:
+    """Return a reference page."""
+    lines = [head]
     for path, section in sections("", document, document["$defs"]):
         lines += [f"## {path or 'Top level'}", "", clean(section.get("description", "")), ""]
         lines += ["| key | type | default | what it does |", "|---|---|---|---|"]
@@ -122,6 +136,8 @@ def main() -> int:
         DOCS / "gateway.schema.json": json.dumps(document, indent=2) + "\n",
         DOCS / "rollout.schema.json": json.dumps(rollout_schema(), indent=2) + "\n",
         DOCS / "configuration.md": reference(document),
+        DOCS / "monitor.schema.json": json.dumps(monitor_schema(), indent=2) + "\n",
+        DOCS / "monitor-configuration.md": reference(monitor_schema(), MONITOR_HEAD),
     }
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     for path in stale:

@@ -27,7 +27,7 @@ from gateway.batching.batcher import Batcher, BatcherContext
 from gateway.batching.scheduler import DeviceScheduler
 from gateway.core.calls import HttpRequest, HttpResponse, HttpRoute
 from gateway.core.clock import LoopClock
-from gateway.core.errors import NotFound
+from gateway.core.errors import GatewayError, NotFound
 from gateway.layers.stack import build_stack
 from gateway.layers.telemetry import RequestTelemetry
 from gateway.models.lazy import LazyModels
@@ -35,6 +35,7 @@ from gateway.models.manager import ModelManager
 from gateway.models.memory import MemoryBudget
 from gateway.models.parts import ManagerParts
 from gateway.models.repository import ControlOptions, RepositoryController, RepositoryMode
+from gateway.prediction_logging import PredictionLogging
 from gateway.registries import Registries
 from gateway.registry.filesystem import FileSystemSource, SourceOptions
 from gateway.rolling_out import Rollouts
@@ -45,6 +46,7 @@ from gateway.telemetry.batch_tracer import BatchTracer
 from gateway.telemetry.logging import Logging
 from gateway.telemetry.memory_metrics import MemorySources
 from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.prediction_log_metrics import PredictionLogMetrics
 from gateway.telemetry.registry_metrics import RegistrySources
 from gateway.telemetry.server_metrics import QueueView, ServerSources
 from gateway.telemetry.trace_sampler import TraceSampler
@@ -62,7 +64,7 @@ if TYPE_CHECKING:
     from gateway.core.interfaces import BatchObserver, LifecycleObserver, LoadedModel, ModelCatalog
     from gateway.core.options import ModelSpec
     from gateway.core.statistics import VersionStatistics
-    from gateway.core.types import Device, VersionId
+    from gateway.core.types import Device, ModelSignature, VersionId
 
 _log = logging.getLogger(__name__)
 
@@ -226,6 +228,11 @@ class Gateway:
         batch_observers: list[BatchObserver] = [self._metrics.batches]
         if tracing is not None:
             batch_observers.append(BatchTracer(tracing))
+        # Left after the batchers have ended: what they run to the last is offered, and delivered.
+        predictions = await enter.enter_async_context(PredictionLogging(self._config, self._signature))
+        batch_observers.extend(predictions.observers)
+        if (logged := predictions.metrics()) is not None:
+            self._metrics.registry.register(PredictionLogMetrics(logged))
         # Their own: behind the loads and hashing of the default executor a batch could wait for minutes.
         threads = enter.enter_context(ThreadPoolExecutor(COPY_THREADS, "batch-copy"))
         batchers = Batchers(self._clock, threads, batch_observers)
@@ -305,6 +312,14 @@ class Gateway:
         except NotFound:
             return False
         return True
+
+    def _signature(self, version: VersionId) -> ModelSignature | None:
+        """Return what a version takes and gives; None where it is not READY any more."""
+        try:
+            served = self._manager.get(version.model, str(version.number))
+        except GatewayError:
+            return None
+        return served.signature if served.id == version else None
 
     def _model_manager(self, batchers: Batchers) -> ModelManager:
         backend = OnnxRuntimeBackend(notice=lambda sentence: _log.warning("%s", sentence))

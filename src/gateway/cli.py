@@ -18,6 +18,7 @@ import typer
 
 from gateway.commands.audit_group import audit_app
 from gateway.commands.models_group import models_app
+from gateway.commands.monitor_group import monitor_app
 from gateway.commands.options import (
     DEFAULT_URL,
     JsonOption,
@@ -189,6 +190,14 @@ def serve(
             "--access-log/--no-access-log", envvar="GATEWAY_ACCESS_LOG", help="One line per request."
         ),
     ] = None,
+    with_monitor: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="GATEWAY_WITH_MONITOR",
+            metavar="FILE",
+            help="Also run the monitor with this configuration file, in a process that ends with this one.",
+        ),
+    ] = None,
 ) -> None:
     """Serve models until SIGTERM or SIGINT; a second signal stops at once, with exit code 1.
 
@@ -209,7 +218,7 @@ def serve(
             log_format=log_format,
             access_log=access_log,
         )
-        run(build_config(paths or (), config, flags), _make_gateway, as_json=ready_json)
+        run(build_config(paths or (), config, flags), _make_gateway, as_json=ready_json, monitor=with_monitor)
 
 
 def _make_gateway(config: "GatewayConfig", observers: "Sequence[LifecycleObserver]") -> "Gateway":
@@ -327,6 +336,7 @@ app.add_typer(models_app, name="models")
 app.command()(plan)
 app.add_typer(rollout_app, name="rollout")
 app.add_typer(audit_app, name="audit")
+app.add_typer(monitor_app, name="monitor")
 
 
 @app.command()

@@ -23,6 +23,7 @@ from tests.acceptance.process import ROOT, RunningGateway, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 PAGE: Final = (ROOT / "docs" / "rollouts.md").read_text()
@@ -36,6 +37,28 @@ SHORTER: Final = {
     r"skip_first: \d+s": "skip_first: 500ms",
 }
 """For the copied file: what is waited for, and nothing of what is judged."""
+
+
+@contextmanager
+def left_running(directory: Path, command: str) -> Iterator[Callable[[], str]]:
+    """Keep a command running in a terminal of its own, and end it by Ctrl-C; gives what it printed."""
+    output = directory / f"{len(command)}.out"
+    with (
+        output.open("wb") as file,
+        subprocess.Popen(
+            # Where tests run in the background of a shell, Ctrl-C is ignored by what they start.
+            ["env", "--default-signal=INT", "bash", "-c", f"exec {command}"],
+            cwd=directory,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            yield output.read_text
+            assert process.poll() is None, output.read_text()
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(30)
 
 
 class Reader:
@@ -63,26 +86,9 @@ class Reader:
         assert done.returncode == code, f"{commands}\n{done.stdout}"
         return done.stdout
 
-    @contextmanager
-    def leaves_running(self, command: str) -> Iterator[Callable[[], str]]:
+    def leaves_running(self, command: str) -> AbstractContextManager[Callable[[], str]]:
         """Keep a command running in a terminal of its own, and end it by Ctrl-C; gives what it printed."""
-        output = self.directory / f"{len(command)}.out"
-        with (
-            output.open("wb") as file,
-            subprocess.Popen(
-                # Where tests run in the background of a shell, Ctrl-C is ignored by what they start.
-                ["env", "--default-signal=INT", "bash", "-c", f"exec {command}"],
-                cwd=self.directory,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            ) as process,
-        ):
-            try:
-                yield output.read_text
-                assert process.poll() is None, output.read_text()
-            finally:
-                process.send_signal(signal.SIGINT)
-                process.wait(30)
+        return left_running(self.directory, command)
 
     def sees(self, path: str = "/digits") -> dict[str, Any]:
         """Return what administration shows."""

@@ -88,7 +88,11 @@ async def test_a_copy_takes_the_tensors_and_nothing_of_its_client() -> None:
     await settle()
     [copied] = seen
     assert copied.inputs is sent.inputs  # type: ignore[attr-defined]
-    assert dict(copied.headers) == {}  # type: ignore[attr-defined]
+    # The prediction log joins both, and finds whom they are about, by a header.
+    assert copied.headers is sent.headers  # type: ignore[attr-defined]
+    assert copied.assigned.arm == "shadow:next"  # type: ignore[attr-defined]
+    assert sent.assigned is not None
+    assert sent.assigned.arm == "stable"
     assert copied.flow_key == SHADOW_FLOW  # type: ignore[attr-defined]
     assert copied.deadline_s == 1000.0 + MirrorOptions().deadline_s  # type: ignore[attr-defined]
 

@@ -340,8 +340,9 @@ class Answers:
                 self._books.failed(job.ticket, now_s)
             if not only_done or (error is not None and not told):
                 cancelled = isinstance(error, Cancelled)
+                request = job.ticket.request
                 members.append(
-                    BatchMember(job.ticket.request, start, job.size, job.queue_ns, error, cancelled)
+                    BatchMember(request, start, job.size, job.queue_ns, error, cancelled, job.start)
                 )
             start += job.size
         self._books.closed(run, execution, members)

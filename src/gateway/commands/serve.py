@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
@@ -19,11 +20,16 @@ from rich.console import Console
 from gateway.backends.onnxruntime.cpus import usable_cpus
 from gateway.backends.onnxruntime.memory import share_heaps
 from gateway.commands.failure import CommandFailed, Exit
+from gateway.commands.monitor_extra import check_installed
 from gateway.commands.progress import load_progress
 from gateway.commands.ready import BoundPorts, Listening, announcement, ready_json
+from gateway.commands.serve_monitor import MonitorProcess, monitor_command
+from gateway.config.monitor import load_monitor_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
     from types import TracebackType
 
     from gateway.config.schema import GatewayConfig
@@ -85,15 +91,22 @@ class ServeOptions:
         as_json: one JSON line on standard output when start-up is over, everything else on standard error.
         out: where people are told what happens.
         last_resort: ends the process when freeing everything takes too long.
+        monitor: configuration file of a monitor to run beside it; None: none.
     """
 
     as_json: bool
     out: Console
     last_resort: threading.Timer
+    monitor: Path | None = None
 
 
 def serve(
-    config: GatewayConfig, make_gateway: GatewayFactory, *, as_json: bool, teardown_s: float = TEARDOWN_S
+    config: GatewayConfig,
+    make_gateway: GatewayFactory,
+    *,
+    as_json: bool,
+    monitor: Path | None = None,
+    teardown_s: float = TEARDOWN_S,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish what was accepted and return.
 
@@ -106,14 +119,19 @@ def serve(
         make_gateway: builds the server from the configuration and observers of the models' lifecycle.
         as_json: print one JSON line on standard output when start-up is over; everything else goes to
             standard error.
+        monitor: configuration file of a monitor to run beside it.
         teardown_s: time to free everything after the grace period.
 
     Raises:
-        CommandFailed: a port or address cannot be bound.
+        CommandFailed: a port or address cannot be bound, or the monitor's extra is not installed.
+        ConfigError: the monitor's file is wrong.
     """
     check_addresses(config)
+    if monitor is not None:
+        check_installed()
+        load_monitor_config(monitor)
     out = Console(stderr=as_json, highlight=False)
-    options = ServeOptions(as_json, out, _last_resort(teardown_s, out))
+    options = ServeOptions(as_json, out, _last_resort(teardown_s, out), monitor)
     sys.setswitchinterval(SWITCH_S)
     share_heaps(max(LEAST_HEAPS, usable_cpus()))
     try:
@@ -147,7 +165,11 @@ def _last_resort(teardown_s: float, out: Console) -> threading.Timer:
 
 async def _serve(config: GatewayConfig, make_gateway: GatewayFactory, options: ServeOptions) -> None:
     progress = load_progress(options.out)
-    async with make_gateway(config, [progress]) as gateway, asyncio.TaskGroup() as group:
+    async with (
+        _monitor(options.monitor),
+        make_gateway(config, [progress]) as gateway,
+        asyncio.TaskGroup() as group,
+    ):
         _stop_on_signals(gateway, options.out)
         serving = group.create_task(gateway.serve())
         starting = group.create_task(gateway.settled())
@@ -160,6 +182,10 @@ async def _serve(config: GatewayConfig, make_gateway: GatewayFactory, options: S
         await serving
         starting.cancel()
         options.last_resort.start()
+
+
+def _monitor(file: Path | None) -> AbstractAsyncContextManager[object]:
+    return nullcontext() if file is None else MonitorProcess(monitor_command(file))
 
 
 def _settle_garbage_collector() -> None:

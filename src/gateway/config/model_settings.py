@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.config.prediction_log import ModelLogSettings  # noqa: TC001 - pydantic reads it
 from gateway.config.rollout_assignment import AssignSettings
 from gateway.config.rollout_checks import share_complaints
 from gateway.config.rollout_schema import split_spec
@@ -273,6 +274,8 @@ class NamedModelSettings(ModelSettings):
     """Version -> share of the requests mirrored to it, whose answers nobody sees: `{3: 20%}`."""
     assign: AssignSettings | None = None
     """Who gets which version of `split`; unset: by the request's id, which is not sticky."""
+    prediction_log: ModelLogSettings | None = None
+    """What is logged of its predictions, where that is not as in `prediction_log.defaults`."""
 
     @model_validator(mode="after")
     def _one_place(self) -> NamedModelSettings:

@@ -46,7 +46,7 @@ def rollout_complaints(document: RolloutDocument, max_window_s: float) -> Iterat
     yield from _shadow_complaints(document)
     yield from _override_complaints(document.assign, [STABLE, CANARY])
     for index, window in enumerate(document.freeze):
-        yield from _freeze_complaints(("freeze", index), window)
+        yield from freeze_complaints(("freeze", index), window)
     for index, step in enumerate(document.steps):
         if isinstance(step, PromoteStepSettings) and step.promote.keep_stable_warm > max_window_s:
             at = ("steps", index, "promote", "keep_stable_warm")
@@ -182,7 +182,8 @@ def _override_complaints(assign: AssignSettings, arms: list[str]) -> Iterator[Fi
                 )
 
 
-def _freeze_complaints(at: Location, window: FreezeSettings) -> Iterator[Finding]:
+def freeze_complaints(at: Location, window: FreezeSettings) -> Iterator[Finding]:
+    """Yield what is wrong with a window that recurs."""
     try:
         ZoneInfo(window.tz)
     except (OSError, ValueError, LookupError):

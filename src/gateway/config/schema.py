@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -19,6 +19,7 @@ from pydantic import (
 from gateway.config.complaints import complaints
 from gateway.config.merging import merged
 from gateway.config.model_settings import ModelSettings, NamedModelSettings
+from gateway.config.prediction_log import PredictionLogSettings  # noqa: TC001 - pydantic reads it
 from gateway.config.registry_settings import CacheSettings, MemorySettings, RegistrySettings
 from gateway.config.rollout_settings import RolloutSettings
 from gateway.config.section import PositiveSeconds, Seconds, Section
@@ -360,6 +361,8 @@ class GatewayConfig(Section):
     """Models by name."""
     rollouts: RolloutSettings = Field(default_factory=RolloutSettings)
     """Canary and shadow rollouts from files."""
+    prediction_log: PredictionLogSettings | None = None
+    """Every prediction logged to a monitor or a store; off without this section."""
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     """Logs and traces."""
 
@@ -380,6 +383,10 @@ class GatewayConfig(Section):
                     f"model '{model.name}': no registry '{model.registry}' under registries, {known}"
                 )
             _check_merged(self.defaults, model)
+        if self.prediction_log is not None:
+            self.prediction_log.check_entries({m.name: m.prediction_log for m in self.models})
+        elif logged := [m.name for m in self.models if m.prediction_log is not None]:
+            raise ValueError(f"models {logged} have a prediction_log, and there is no such section")
         return self
 
 
@@ -397,7 +404,7 @@ def load_config(path: Path) -> GatewayConfig:
     Raises:
         ConfigError: every complaint, one per line, as `file:line: key: what is wrong`.
     """
-    return _anchored(check_config(read_yaml(path)), path.parent)
+    return anchored(check_config(read_yaml(path)), path.parent)
 
 
 def check_config(file: YamlFile) -> GatewayConfig:
@@ -408,10 +415,13 @@ def check_config(file: YamlFile) -> GatewayConfig:
         raise ConfigError("\n".join(complaints(exc, file, GatewayConfig))) from exc
 
 
-def _anchored(config: GatewayConfig, directory: Path) -> GatewayConfig:
-    """Return `config` with every relative path taken from `directory`."""
-    anchored: GatewayConfig = _anchor_section(config, directory)
-    return anchored
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def anchored(config: SectionT, directory: Path) -> SectionT:
+    """Return `config` with every relative path that the file has taken from `directory`."""
+    found: SectionT = _anchor_section(config, directory)
+    return found
 
 
 def _anchor_section(section: Any, directory: Path) -> Any:

@@ -37,11 +37,13 @@ class BatchMember:
         queue_ns: its time in queue.
         error: why it failed, or None.
         cancelled: its client had gone before the batch finished.
+        first_row: of the request's rows, where it was cut into several batches.
     """
 
     __slots__ = (
         "cancelled",
         "error",
+        "first_row",
         "queue_ns",
         "request",
         "rows",
@@ -56,6 +58,7 @@ class BatchMember:
         queue_ns: int,
         error: GatewayError | None = None,
         cancelled: bool = False,
+        first_row: int = 0,
     ) -> None:
         self.request = request
         self.start_row = start_row
@@ -63,6 +66,7 @@ class BatchMember:
         self.queue_ns = queue_ns
         self.error = error
         self.cancelled = cancelled
+        self.first_row = first_row
 
 
 class CompletedBatch:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from gateway.core.cron import UNREADABLE, last_begin
+
 if TYPE_CHECKING:
     from gateway.core.rollout import FreezeWindow
-
-UNREADABLE: Final = float("-inf")
 
 
 def frozen_until(windows: tuple[FreezeWindow, ...], wall_s: float) -> float | None:
@@ -31,26 +30,13 @@ def frozen_until(windows: tuple[FreezeWindow, ...], wall_s: float) -> float | No
 
 def _end_of(window: FreezeWindow, wall_s: float) -> float | None:
     # One answer per window and minute: cron has no finer grain, and decisions ask once a second.
-    began_s = _last_begin(window.cron, window.timezone, int(wall_s // 60))
+    began_s = last_begin(window.cron, window.timezone, int(wall_s // 60))
     if began_s is None:
         return None
     if began_s == UNREADABLE:
         return float("inf")
     end_s = began_s + window.for_s
     return end_s if began_s <= wall_s < end_s else None
-
-
-@lru_cache(maxsize=256)
-def _last_begin(cron: str, timezone: str, minute: int) -> float | None:
-    """Return the last beginning before the end of a minute of the epoch; UNREADABLE when nobody can say."""
-    try:
-        local = datetime.fromtimestamp(minute * 60 + 60, tz=UTC).astimezone(ZoneInfo(timezone))
-        found = next(CronSim(cron, local, reverse=True))
-        return found.timestamp()
-    except StopIteration:
-        return None
-    except (CronSimError, KeyError, ValueError, OSError, OverflowError):
-        return UNREADABLE
 
 
 def next_freeze(windows: tuple[FreezeWindow, ...], wall_s: float) -> tuple[float, float] | None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, Protocol
 
+from gateway.core.assigned import Assigned
 from gateway.core.errors import Cancelled, DeadlineExceeded, Draining, GatewayError, NotReady, Overloaded
 from gateway.core.types import InferRequest
 from gateway.routing.shadow_counts import Dropped
@@ -91,7 +92,8 @@ class Copy:
         """Submit it, with a lease that is then its own."""
         assert self._request is not None
         try:
-            pending = lease.submit(_copied(self._request, lease.version, self.deadline_s))
+            name = self.lane.spec.name
+            pending = lease.submit(_copied(self._request, name, lease.version, self.deadline_s))
         except GatewayError as error:
             lease.release()
             self._end_with(error)
@@ -170,8 +172,16 @@ class Copy:
         return True
 
 
-def _copied(request: InferRequest, version: ServedVersion, deadline_s: float) -> InferRequest:
-    """Return the copy of a request: the same tensors, nothing of its client, last in the version's queue."""
+def _copied(request: InferRequest, shadow: str, version: ServedVersion, deadline_s: float) -> InferRequest:
+    """Return the copy of a request: the same tensors and headers, last in the version's queue.
+
+    Headers are there for who logs it by one of them; nobody else reads those of a copy.
+    """
+    primary = request.assigned
+    assigned = None
+    if primary is not None:
+        arm = f"shadow:{shadow}"
+        assigned = Assigned(primary.plan, arm, primary.unit, primary.keyed, primary.overridden)
     return InferRequest(
         model_name=request.model_name,
         model_version=str(version.id.number),
@@ -186,4 +196,6 @@ def _copied(request: InferRequest, version: ServedVersion, deadline_s: float) ->
         flow_key=SHADOW_FLOW,
         served_version=version.id.number,
         kind=request.kind,
+        headers=request.headers,
+        assigned=assigned,
     )

@@ -104,7 +104,8 @@ def test_the_long_example_means_what_it_says() -> None:
     )
     assert found.gates["safety"][1] == ErrorsGate(1.1, 1.5, 0.001, 30, 2000)
     assert found.gates["agreement"] == (DisagreeGate(0.02, 3000, ("country",)),)
-    assert found.gates["drift"] == (ExternalGate("http://127.0.0.1:8010/verdict", 2.0, 10.0),)
+    verdict = "http://127.0.0.1:8010/v1/models/fraud/verdict?candidate=canary&baseline=stable"
+    assert found.gates["drift"] == (ExternalGate(verdict, 2.0, 10.0),)
     assert found.freeze == (FreezeWindow("0 17 * * FRI", 63 * 3600.0, "Europe/Berlin"),)
 
 

@@ -128,6 +128,8 @@ class EmbeddingReference:
         rows: of the reference.
         sample: `[at most 512, 2]` of the first two principal axes, for pictures.
         axes: `[2, width]`, the principal axes.
+        traces: tr C^2 and tr C^3 of the features' covariance, `statistics.fourier.spectrum`: what the null of
+            the discrepancy needs; zeros: not known, there is no test.
     """
 
     name: str
@@ -141,6 +143,22 @@ class EmbeddingReference:
     rows: float
     sample: npt.NDArray[np.float64]
     axes: npt.NDArray[np.float64]
+    traces: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentReference:
+    """What one segment looked like: a part of the traffic is compared with the same part of the reference.
+
+    Attributes:
+        rows: weighted rows.
+        numeric: by signal, in the profile's order: NumericReference.counts, and missing ones after them.
+        categories: likewise, counts as CategoryReference.counts, missing ones after them.
+    """
+
+    rows: float
+    numeric: tuple[npt.NDArray[np.float64], ...]
+    categories: tuple[npt.NDArray[np.float64], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +195,7 @@ class Profile:
         performance: metric -> value on the reference, where it had labels.
         calibration: `[2, k]`: score and calibrated probability (isotonic), where it had labels.
         segments: columns that segments are made of.
+        by_segment: `column=value` -> that segment; others have no reference and are not tested.
     """
 
     id: str
@@ -193,3 +212,4 @@ class Profile:
     performance: Mapping[str, float] = field(default_factory=dict)
     calibration: npt.NDArray[np.float64] | None = None
     segments: tuple[str, ...] = ()
+    by_segment: Mapping[str, SegmentReference] = field(default_factory=dict)

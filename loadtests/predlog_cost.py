@@ -1,0 +1,238 @@
+"""What the prediction log costs the requests that it logs: CPU time and latency with and without it.
+
+`python -m loadtests.predlog_cost` starts two gateways on one core, one without a log and one with, and a
+client on another core that asks one of them at a time: stretches follow each other as A B B A, so that a
+machine that drifts drifts for both. `--load open` sends at random times of a fixed mean rate, so that there
+is capacity to spare, and tells the 99th percentile; `--load closed` keeps 64 requests in flight by wrk and
+tells the CPU time of a request at the highest rate, where batches are full.
+
+`--monitor` says what the log is streamed to: `none` (frames are made and thrown away), `absent` (nobody
+listens, frames go to the spool), `healthy`, `stopped` (by SIGSTOP, throughout) or `killed`.
+Exits with 1 if the bound of the 99th percentile's ratio is above 1.10 or a request costs 5 us more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+import uvloop
+
+from loadtests.generators import wrk_load
+from loadtests.noninterference import MOST_P99_RATIO, Client, Stretch, bound, cpu_us, quantile
+from loadtests.noninterference_models import STABLE, repository_of
+from loadtests.process_tree import cpu_s
+from loadtests.soak_load import http_infer
+from loadtests.soak_server import GatewayProcess, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MOST_CPU_US: Final = 5.0
+"""More CPU time of a request, the upper bound of the 95 % interval over pairs."""
+
+_SERVER_CORE: Final = 0
+_CLIENT_CORE: Final = 1
+_IN_FLIGHT: Final = 64
+_RESAMPLES: Final = 1000
+
+
+class MeasuredProcess(GatewayProcess):
+    """A gateway whose CPU time is read."""
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
+
+class LoggedGateways:
+    """One gateway without a log and one with, on one core; the one that is not asked does nothing."""
+
+    def __init__(self, plain: MeasuredProcess, logging: MeasuredProcess, options: argparse.Namespace) -> None:
+        self._processes = (plain, logging)
+        self._options = options
+        self._clients = [Client(process.http_port, seed=1) for process in self._processes]
+
+    async def pairs(self, monitor: Monitor) -> list[tuple[Stretch, Stretch]]:
+        """Return stretches without and with the log, taken in turns as A B B A."""
+        for logged in (False, True):
+            await self._stretch(logged=logged)
+        found = []
+        with monitor.state():
+            for number in range(self._options.pairs):
+                first = await self._stretch(logged=number % 2 == 1)
+                second = await self._stretch(logged=number % 2 == 0)
+                found.append((second, first) if number % 2 else (first, second))
+        for client in self._clients:
+            client.close()
+        return found
+
+    async def _stretch(self, *, logged: bool) -> Stretch:
+        process, options = self._processes[logged], self._options
+        before_s = cpu_s(process.pid)
+        if options.load == "closed":
+            count, latencies_s = self._saturate(process)
+        else:
+            latencies_s = await self._clients[logged].send(options.rate, options.seconds)
+            count = int(options.rate * options.seconds)
+        return Stretch(latencies_s=latencies_s, cpu_s=(cpu_s(process.pid) - before_s) / count)
+
+    def _saturate(self, process: GatewayProcess) -> tuple[int, Any]:
+        """Return how many requests wrk had answered, and quantiles of their latency."""
+        head, _, body = http_infer((1.0, 2.0, 3.0, 4.0)).partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)inference-header-content-length: (\d+)", head)
+        assert length is not None
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(body)
+            file.flush()
+            script = str(Path(__file__).with_name("post.lua"))
+            path = head.split(b" ")[1].decode()
+            url = f"http://127.0.0.1:{process.http_port}{path}"
+            shape = ["-t1", f"-c{_IN_FLIGHT}", f"-d{max(1, round(self._options.seconds))}s"]
+            header = f"Inference-Header-Content-Length: {length[1].decode()}"
+            command = ["wrk", *shape, "-s", script, url, "--", file.name, header]
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        load = wrk_load(output)
+        if load.failed:
+            raise RuntimeError(f"{load.failed} requests failed")
+        # Weighted so that quantiles of stretches together are about those of all requests.
+        return load.requests, np.repeat([load.p50_ms / 1e3, load.p99_ms / 1e3], [98, 2])
+
+
+class Monitor:
+    """What the log is streamed to.
+
+    Args:
+        kind: as on the command line.
+        directory: for its state and its socket.
+    """
+
+    def __init__(self, kind: str, directory: Path) -> None:
+        self._kind = kind
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self.socket = directory / "log.sock"
+
+    def __enter__(self) -> Self:
+        if self._kind in {"healthy", "stopped", "killed"}:
+            config = self._directory / "monitor.yaml"
+            config.write_text(
+                json.dumps(
+                    {
+                        "data": str(self._directory / "monitor"),
+                        "ingest": {"socket": str(self.socket)},
+                        "pages": {"port": 0},
+                    }
+                )
+            )
+            command = [sys.executable, "-m", "gateway", "monitor", "serve", "--config", str(config)]
+            self._process = subprocess.Popen(["taskset", "-c", str(_CLIENT_CORE), *command])
+            hopeless_s = time.monotonic() + 30
+            while not self.socket.exists():
+                if self._process.poll() is not None or time.monotonic() > hopeless_s:
+                    raise RuntimeError("the monitor does not listen")
+                time.sleep(0.1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    @contextmanager
+    def state(self) -> Iterator[None]:
+        """Have it stopped or killed, if that is asked for."""
+        if self._process is not None and self._kind == "stopped":
+            self._process.send_signal(signal.SIGSTOP)
+        elif self._process is not None and self._kind == "killed":
+            self._process.kill()
+        yield
+        if self._process is not None and self._kind == "stopped":
+            self._process.send_signal(signal.SIGCONT)
+
+
+def extra_us(pairs: list[tuple[Stretch, Stretch]]) -> float:
+    """Return the upper bound of the 95 % interval of the CPU time that a request costs more, by pairs."""
+    random = np.random.default_rng(0)
+    extra = np.array([(b.cpu_s - a.cpu_s) * 1e6 for a, b in pairs])
+    means = [random.choice(extra, len(extra)).mean() for _ in range(_RESAMPLES)]
+    return float(np.quantile(means, 0.975))
+
+
+def report(pairs: list[tuple[Stretch, Stretch]]) -> bool:
+    """Print the table; return whether what was promised holds."""
+    without, logged = [a for a, _ in pairs], [b for _, b in pairs]
+    print(f"{len(pairs)} pairs; us")
+    print(f"{'':8}{'without':>10}{'with':>10}{'ratio':>10}{'<= (95 %)':>12}")
+    bounds = {}
+    for name, value in {"p50": quantile(0.5), "p99": quantile(0.99), "CPU": cpu_us}.items():
+        one, other = value(without), value(logged)
+        bounds[name] = bound(pairs, value)
+        print(f"{name:8}{one:10.1f}{other:10.1f}{other / one:10.3f}{bounds[name]:12.3f}")
+    extra, most = cpu_us(logged) - cpu_us(without), extra_us(pairs)
+    print(f"CPU time of a request: {extra:+.2f} us, at most {most:+.2f}")
+    return bounds["p99"] <= MOST_P99_RATIO and most <= MOST_CPU_US
+
+
+def log_section(options: argparse.Namespace, monitor: Monitor, directory: Path) -> dict[str, Any]:
+    """Return the section `prediction_log` of the gateway with a log."""
+    section: dict[str, Any] = {"defaults": {"max_rows_per_s": options.max_rows_per_s}}
+    if options.monitor != "none":
+        section["sinks"] = {
+            "stream": {"socket": str(monitor.socket)},
+            "spool": {"directory": str(directory / "spool")},
+        }
+    return section
+
+
+async def measure(options: argparse.Namespace) -> bool:
+    """Start two gateways and perhaps a monitor, measure, and report."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        config = settings(repository_of(directory, STABLE))
+        monitor = stack.enter_context(Monitor(options.monitor, directory))
+        processes = []
+        for name, section in (("plain", {}), ("logged", log_section(options, monitor, directory))):
+            place = directory / name
+            place.mkdir()
+            extra = {"prediction_log": section} if section else {}
+            processes.append(
+                stack.enter_context(MeasuredProcess({**config, **extra}, place, core=_SERVER_CORE))
+            )
+        pairs = await LoggedGateways(processes[0], processes[1], options).pairs(monitor)
+    return report(pairs)
+
+
+def main() -> None:
+    """Measure as told on the command line; exit with 1 if the promise does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=1.8, help="of each stretch")
+    parser.add_argument("--load", choices=("open", "closed"), default="open")
+    parser.add_argument("--rate", type=float, default=1000.0, help="requests per second of an open load")
+    parser.add_argument(
+        "--monitor", choices=("none", "absent", "healthy", "stopped", "killed"), default="none"
+    )
+    parser.add_argument("--max-rows-per-s", type=int, default=10_000, help="as in the configuration; 0: all")
+    options = parser.parse_args()
+    if options.load == "closed" and shutil.which("wrk") is None:
+        parser.error("a closed load needs wrk")
+    os.sched_setaffinity(0, {_CLIENT_CORE})
+    sys.exit(0 if uvloop.run(measure(options)) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Telling people and programs of alarms: Alertmanager, webhooks, a retraining hook."""

@@ -1,0 +1,1 @@
+"""Arms: a candidate against its baseline on the same traffic."""

@@ -1,0 +1,1 @@
+"""Detection: windows against the reference, and the alarms that follow."""

@@ -1,0 +1,267 @@
+"""From what was served to batches of rows: sampled, redacted, in columns.
+
+It runs in a thread beside the event loop and holds the interpreter's lock as it does so. Therefore it works
+in slices of about SLICE_NS and then sleeps for a moment: giving the lock up without sleeping would not do,
+since whoever wakes up for it finds it taken again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from gateway.predlog.encoder_chunk import Chunk
+from gateway.predlog.gathering import Gathered, Kept, split
+from gateway.predlog.join_keys import arm_of
+from gateway.predlog.layouts import Layouts
+from gateway.predlog.redaction import MAX_CATEGORY_BYTES, OTHER, unusual
+from gateway.predlog.ring import Ran
+from gateway.predlog.sampling import Sampler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gateway.core.types import Array, InferRequest, ModelSignature, VersionId
+    from gateway.predlog.accounts import Accounts
+    from gateway.predlog.layouts import Layout
+    from gateway.predlog.policy import ModelPolicy, Policies, SegmentRule
+    from gateway.predlog.redaction import Vocabulary
+    from gateway.predlog.ring import Rejected
+    from gateway.predlog.rows import RowBatch
+    from gateway.predlog.sampling import Offered, Picked
+
+_log = logging.getLogger(__name__)
+
+SLICE_NS: Final = 200_000
+"""On one core half as long slices cost every request about 2 us more, in switches between threads."""
+
+PAUSE_S: Final = 20e-6
+
+
+class Pace:
+    """Keeps slices of work short. One thread."""
+
+    def __init__(self) -> None:
+        self._since_ns = time.perf_counter_ns()
+
+    def breathe(self) -> None:
+        """Let others have the interpreter if this thread has had it for a slice."""
+        if time.perf_counter_ns() - self._since_ns >= SLICE_NS:
+            time.sleep(PAUSE_S)
+            self._since_ns = time.perf_counter_ns()
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderOptions:
+    """Bounds and secrets.
+
+    Attributes:
+        max_batch_bytes: of a batch of the log, about.
+        secret: of keyed hashes.
+    """
+
+    max_batch_bytes: int
+    secret: bytes = b""
+
+
+class Encoder:
+    """Takes entries of the ring, gives batches. One thread.
+
+    Invariant: every row of an entry ends in exactly one batch or is counted as dropped: `sampled`,
+    `redaction` (the policy does not fit the model, so that nothing of it may leave) or `encode_error`.
+
+    Args:
+        policies: what is logged.
+        signatures: of the versions that ran.
+        accounts: the producer's books.
+        emit: takes finished batches, in the order of their making.
+        options: bounds and secrets.
+    """
+
+    def __init__(
+        self,
+        policies: Policies,
+        signatures: Mapping[VersionId, ModelSignature | None],
+        accounts: Accounts,
+        emit: Callable[[RowBatch], None],
+        options: EncoderOptions,
+    ) -> None:
+        self._policies = policies
+        self._layouts = Layouts(policies, signatures, options.secret)
+        self._accounts = accounts
+        self._emit = emit
+        self._most_bytes = options.max_batch_bytes
+        self._hint = 1.0
+        self._chunks: dict[Layout | VersionId, Chunk] = {}
+        self._gathered: dict[int, Gathered] = {}
+        self._models: dict[str, _Model] = {}
+        self._pace = Pace()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes gathered and not given yet, about."""
+        return sum([gathered.nbytes for gathered in self._gathered.values()])
+
+    def hint(self, ratio: float) -> None:
+        """Keep no more than this share of all models' rows; 1 says nothing."""
+        self._hint = ratio
+        for model in self._models.values():
+            model.sampler.hint(ratio)
+
+    def take(self, entry: Ran | Rejected) -> None:
+        """Put an entry with others like it, and sample, redact and gather these; never raises."""
+        self._pace.breathe()
+        try:
+            if isinstance(entry, Ran):
+                version, layout = entry.batch.version, self._layouts.of_run(entry)
+                if layout is not None and not layout.fits(entry.batch):
+                    _log.error("tensors of %s have fewer rows than its requests", version)
+                    self.abandon(entry, "encode_error")
+                    return
+            else:
+                version, layout = entry.version, self._layouts.of_rejected(entry.version)
+        except Exception:  # noqa: BLE001 - logged and counted: one entry must not end the log
+            _log.exception("a batch of the log could not be made sense of")
+            self.abandon(entry, "encode_error")
+            return
+        key = layout or version
+        chunk = self._chunks.get(key)
+        if chunk is None:
+            chunk = self._chunks[key] = Chunk(version, layout)
+        if chunk.add(entry):
+            del self._chunks[key]
+            self._encode(chunk)
+
+    def flush(self) -> None:
+        """Give everything that there is."""
+        chunks, self._chunks = self._chunks, {}
+        for chunk in chunks.values():
+            self._encode(chunk)
+        for group in list(self._gathered):
+            self._give(group)
+
+    def abandon(self, entry: Ran | Rejected, reason: str) -> None:
+        """Count the rows of an entry as dropped, without a look at them."""
+        version = entry.batch.version if isinstance(entry, Ran) else entry.version
+        offered = _offered(entry)
+        for request, rows in zip(offered.requests, offered.rows, strict=True):
+            self._accounts.produced(version.model, version.number, arm_of(request), rows)
+        self._accounts.dropped(reason, entry.rows)
+
+    def _model(self, name: str) -> _Model:
+        model = self._models.get(name)
+        if model is None:
+            model = self._models[name] = _Model(self._policies.of(name))
+            model.sampler.hint(self._hint)
+        return model
+
+    def _encode(self, chunk: Chunk) -> None:
+        version = chunk.version
+        try:
+            model = self._model(version.model)
+            offered = chunk.offered()
+            picked = model.sampler.pick(offered, chunk.now_s, model.unusual(chunk, offered))
+        except Exception:  # noqa: BLE001 - likewise
+            _log.exception("rows of %s could not be sampled", version)
+            for entry in chunk.entries:
+                self.abandon(entry, "encode_error")
+            return
+        for arm, count in picked.produced.items():
+            self._accounts.produced(version.model, version.number, arm, count)
+        self._accounts.dropped("sampled", picked.left_out)
+        left = chunk.rows - picked.left_out
+        if chunk.layout is None:
+            self._accounts.dropped("redaction", left)
+        elif left:
+            try:
+                self._gather(chunk, chunk.layout, picked, offered)
+            except Exception:  # noqa: BLE001 - likewise
+                _log.exception("rows of %s could not be encoded", version)
+                self._accounts.dropped("encode_error", left)
+
+    def _gather(self, chunk: Chunk, layout: Layout, picked: Picked, offered: Offered) -> None:
+        model = self._models[chunk.version.model]
+        gathered = self._gathered.get(layout.group)
+        if gathered is None:
+            gathered = self._gathered[layout.group] = Gathered(chunk.version, model.policy_id, layout)
+        kept = Kept(offered, picked, chunk.times(offered.requests))
+        rows = kept.rows_among(offered.rows)
+        columns: list[Array] = []
+        for tensor, vocabulary in zip(layout.tensors, gathered.vocabularies, strict=False):
+            values = chunk.values(tensor)
+            columns += tensor.plan.redact(values if rows is None else values[rows], vocabulary)
+            if len(tensor.plan.specs) > 1:  # a wide one
+                self._pace.breathe()
+        for (segment, admitted), vocabulary in zip(
+            model.segments, gathered.vocabularies[len(layout.tensors) :], strict=True
+        ):
+            codes = _segment_codes(segment, admitted, kept.requests, vocabulary)
+            columns.append(codes.repeat(kept.rows)[:, None])
+        gathered.add(kept, columns)
+        if gathered.nbytes >= self._most_bytes:
+            self._give(layout.group)
+
+    def _give(self, group: int) -> None:
+        gathered = self._gathered.pop(group)
+        given = 0
+        try:
+            for piece in split(gathered.build(self._pace.breathe), self._most_bytes, gathered.nbytes):
+                self._pace.breathe()
+                self._emit(piece)
+                given += piece.rows
+        except Exception:  # noqa: BLE001 - logged and counted: one batch must not end the log
+            _log.exception("%d rows could not be put into a frame", gathered.rows - given)
+            self._accounts.dropped("encode_error", gathered.rows - given)
+
+
+class _Model:
+    """What is kept for one model."""
+
+    def __init__(self, policy: ModelPolicy) -> None:
+        self.policy_id = policy.id()
+        self.sampler = Sampler(policy.sampling, time.time_ns())
+        self.segments: list[tuple[SegmentRule, set[bytes]]] = [
+            (segment, {value.encode() for value in segment.values}) for segment in policy.segments
+        ]
+
+    def unusual(self, chunk: Chunk, offered: Offered) -> list[bool] | None:
+        """Return for each request whether it holds a value that was declared unusual; None: none does."""
+        if chunk.layout is None or not chunk.layout.watched:
+            return None
+        marks = np.zeros(chunk.rows, np.bool_)
+        for tensor, outlier in chunk.layout.watched:
+            marks |= unusual(chunk.values(tensor), outlier.low, outlier.high)
+        if not marks.any():
+            return None
+        owners = np.arange(len(offered.rows)).repeat(offered.rows)
+        counts: list[int] = np.bincount(owners[marks], minlength=len(offered.rows)).tolist()
+        return [count > 0 for count in counts]
+
+
+def _offered(entry: Ran | Rejected) -> Offered:
+    chunk = Chunk(entry.batch.version if isinstance(entry, Ran) else entry.version, None)
+    chunk.add(entry)
+    return chunk.offered()
+
+
+def _segment_codes(
+    segment: SegmentRule, admitted: set[bytes], requests: list[InferRequest], vocabulary: Vocabulary
+) -> Array:
+    """Return the code of each request's segment; values that are not admitted are OTHER, absent ones -1."""
+    codes: list[int] = []
+    for request in requests:
+        value = segment.source.value(request)[:MAX_CATEGORY_BYTES]
+        if not value:
+            codes.append(-1)
+            continue
+        if value not in admitted:
+            if segment.values or len(admitted) >= segment.max_values:
+                value = OTHER
+            else:
+                admitted.add(value)
+        codes.append(vocabulary.code(value))
+    return np.array(codes, np.int32)

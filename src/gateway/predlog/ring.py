@@ -1,0 +1,136 @@
+"""Between the event loop and the encoder: references to what was served, bounded, never waited for."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway.core.errors import GatewayError
+    from gateway.core.events import CompletedBatch
+    from gateway.core.types import InferRequest, VersionId
+
+HURRY_ROWS: Final = 512
+"""The reader is woken early for so many rows: what the request path has just made is still in the caches, and
+memory that is given back soon is used again."""
+
+ENTRY_BYTES: Final = 1024
+"""What an entry is charged beyond its buffers, for its objects."""
+
+
+class Ran(NamedTuple):
+    """A batch that ended.
+
+    Attributes:
+        batch: the batch; nothing of it changes any more.
+        done_ns: wall clock, nanoseconds since the epoch.
+        done_s: the same moment by the monotonic clock.
+        rows: of its members.
+        nbytes: what it is charged.
+    """
+
+    batch: CompletedBatch
+    done_ns: int
+    done_s: float
+    rows: int
+    nbytes: int
+
+
+class Rejected(NamedTuple):
+    """A request that never formed a batch; one row.
+
+    Attributes:
+        version: that it was for.
+        request: the request.
+        error: why.
+        done_ns: wall clock, nanoseconds since the epoch.
+        done_s: the same moment by the monotonic clock.
+        nbytes: what it is charged.
+    """
+
+    version: VersionId
+    request: InferRequest
+    error: GatewayError
+    done_ns: int
+    done_s: float
+    nbytes: int
+
+    @property
+    def rows(self) -> int:
+        """One: how many rows it would have been is nobody's business any more."""
+        return 1
+
+
+class Ring:
+    """Entries in the order of their completion; written by the event loop, read by the encoder alone.
+
+    Bounds: at most `max_rows` rows and `max_bytes` bytes, whole buffers that entries keep alive included; an
+    entry larger than that is taken when there is no other.
+
+    Args:
+        max_rows: of all entries.
+        max_bytes: of all entries.
+    """
+
+    def __init__(self, max_rows: int, max_bytes: int) -> None:
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._hurry_rows = min(HURRY_ROWS, max_rows // 2)
+        self._entries: deque[Ran | Rejected] = deque()
+        # One writer for each, so that no lock is needed: what is in the ring is their difference.
+        self._rows_in = self._bytes_in = 0
+        self._rows_out = self._bytes_out = 0
+        self._filled = threading.Event()
+        self._hurry = threading.Event()
+
+    @property
+    def rows(self) -> int:
+        """Rows in the ring, about."""
+        return max(0, self._rows_in - self._rows_out)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the ring, about."""
+        return max(0, self._bytes_in - self._bytes_out)
+
+    def offer(self, entry: Ran | Rejected) -> bool:
+        """Append, or return False where it is full; event loop only, never waits."""
+        rows = self._rows_in - self._rows_out + entry.rows
+        nbytes = self._bytes_in - self._bytes_out + entry.nbytes
+        if (rows > self._max_rows or nbytes > self._max_bytes) and self._entries:
+            return False
+        self._rows_in += entry.rows
+        self._bytes_in += entry.nbytes
+        self._entries.append(entry)
+        if not self._filled.is_set():
+            self._filled.set()
+        if (rows >= self._hurry_rows or nbytes * 2 > self._max_bytes) and not self._hurry.is_set():
+            self._hurry.set()
+        return True
+
+    def wake(self) -> None:
+        """Have the reader look, whatever there is; from any thread."""
+        self._filled.set()
+        self._hurry.set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until there is something; False where there is nothing for so long."""
+        return self._filled.wait(timeout_s)
+
+    def linger(self, timeout_s: float) -> None:
+        """Wait for more, until it is worth a look, so long at most, or until `wake`."""
+        if timeout_s > 0:
+            self._hurry.wait(timeout_s)
+        self._filled.clear()
+        self._hurry.clear()
+
+    def drain(self) -> Iterator[Ran | Rejected]:
+        """Take out, one after the other, what is in it now."""
+        for _ in range(len(self._entries)):
+            entry = self._entries.popleft()
+            self._rows_out += entry.rows
+            self._bytes_out += entry.nbytes
+            yield entry

@@ -1,0 +1,1 @@
+"""Frames on the local disk while a sink is away or slow."""

@@ -1,0 +1,1 @@
+"""The prediction log's own stream to a monitor, over gRPC."""

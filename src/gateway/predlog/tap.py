@@ -1,0 +1,126 @@
+"""Where the request path meets the prediction log: one reference per batch into the ring, nothing else."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from gateway.predlog.join_keys import arm_of
+from gateway.predlog.ring import ENTRY_BYTES, Ran, Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gateway.core.errors import GatewayError
+    from gateway.core.events import CompletedBatch
+    from gateway.core.types import Array, InferRequest, ModelSignature, VersionId
+    from gateway.predlog.accounts import Accounts
+    from gateway.predlog.policy import Policies
+    from gateway.predlog.ring import Ring
+
+_log = logging.getLogger(__name__)
+
+MAX_VERSIONS: Final = 4096
+"""Signatures remembered."""
+
+
+class Clocks(NamedTuple):
+    """What time it is.
+
+    Attributes:
+        wall_ns: nanoseconds since the epoch.
+        now_s: the monotonic clock of `InferRequest.arrived_s`.
+    """
+
+    wall_ns: Callable[[], int]
+    now_s: Callable[[], float]
+
+
+CLOCKS: Final = Clocks(time.time_ns, time.monotonic)
+
+
+class PredictionTap:
+    """A BatchObserver. Event loop only; never suspends, blocks or raises, and keeps nothing by request.
+
+    What does not fit into the ring is counted as dropped, `ring_full`, by the stream that it is of.
+
+    Args:
+        ring: takes what was served.
+        accounts: the producer's books.
+        policies: which models are logged.
+        signature_of: what a version takes and gives; None where nobody knows any more.
+        clocks: what time it is.
+    """
+
+    def __init__(
+        self,
+        ring: Ring,
+        accounts: Accounts,
+        policies: Policies,
+        signature_of: Callable[[VersionId], ModelSignature | None],
+        clocks: Clocks = CLOCKS,
+    ) -> None:
+        self._ring = ring
+        self._accounts = accounts
+        self._policies = policies
+        self._signature_of = signature_of
+        self._wall_ns, self._now_s = clocks
+        self._closed = False
+        self.signatures: dict[VersionId, ModelSignature | None] = {}
+
+    def close(self) -> None:
+        """Take no more; what is offered from now on is counted as dropped, `shutdown`."""
+        self._closed = True
+
+    def on_batch(self, batch: CompletedBatch) -> None:
+        """Take note of a batch; it keeps the batch's buffers alive until they are encoded."""
+        version, members = batch.version, batch.members
+        if not members or not self._policies.logs(version.model):
+            return
+        if version not in self.signatures:
+            self._meet(version)
+        rows = sum([member.rows for member in members])
+        nbytes = ENTRY_BYTES + sum([member.request.received_bytes for member in members])
+        nbytes += _held_bytes(batch.inputs) + _held_bytes(batch.outputs)
+        self._accounts.offered(rows)
+        entry = Ran(batch, self._wall_ns(), self._now_s(), rows, nbytes)
+        if self._closed or not self._ring.offer(entry):
+            for member in members:
+                self._drop(version, member.request, member.rows)
+
+    def on_rejected(self, version: VersionId, request: InferRequest, error: GatewayError) -> None:
+        """Take note of a request that never ran: one row without columns."""
+        if not self._policies.logs(version.model):
+            return
+        self._accounts.offered(1)
+        nbytes = ENTRY_BYTES + request.received_bytes
+        entry = Rejected(version, request, error, self._wall_ns(), self._now_s(), nbytes)
+        if self._closed or not self._ring.offer(entry):
+            self._drop(version, request, 1)
+
+    def _drop(self, version: VersionId, request: InferRequest, rows: int) -> None:
+        self._accounts.produced(version.model, version.number, arm_of(request), rows)
+        self._accounts.dropped("shutdown" if self._closed else "ring_full", rows)
+
+    def _meet(self, version: VersionId) -> None:
+        if len(self.signatures) >= MAX_VERSIONS:
+            self.signatures.clear()
+        try:
+            self.signatures[version] = self._signature_of(version)
+        except Exception:  # noqa: BLE001 - logged: a version that is going must not cost a request
+            _log.exception("the signature of %s is not to be had", version)
+            self.signatures[version] = None
+
+
+def _held_bytes(arrays: Mapping[str, Array] | None) -> int:
+    """Return the bytes of the whole buffers that arrays keep alive."""
+    if arrays is None:
+        return 0
+    return sum(
+        [array.nbytes if (base := array.base) is None else _whole(array, base) for array in arrays.values()]
+    )
+
+
+def _whole(array: Array, base: object) -> int:
+    return max(array.nbytes, int(getattr(base, "nbytes", 0)))

@@ -1,0 +1,242 @@
+"""The way from the request path to frames: nothing is lost uncounted, nothing is counted twice."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.core.errors import BackendError, Cancelled, Overloaded
+from gateway.core.types import Datatype, InferRequest, ModelSignature, TensorSpec
+from gateway.predlog.policy import ModelPolicy, Rule, TensorRule
+from gateway.predlog.rows import Reason
+from gateway.predlog.sampling import SamplingOptions
+from tests.predlog.scene import VERSION, Scene, batch, column, request
+
+EVENTS = st.lists(
+    st.tuples(
+        st.lists(st.integers(1, 5), min_size=1, max_size=6),
+        st.sampled_from(["", "stable", "canary"]),
+        st.sampled_from(["well", "failed", "rejected", "member", "short"]),
+    ),
+    max_size=25,
+)
+
+
+@given(events=EVENTS, ratio=st.sampled_from([0.0, 0.3, 1.0]), ring=st.sampled_from([10, 10_000]))
+@settings(max_examples=60)
+def test_every_row_is_accounted_for(
+    events: list[tuple[list[int], str, str]], ratio: float, ring: int
+) -> None:
+    """Offered rows are framed or dropped by a reason, and produced by stream, whatever happens to them."""
+    policy = ModelPolicy(sampling=SamplingOptions(ratio=ratio))
+    scene = Scene(policy, ring_rows=ring, max_batch_bytes=2000)
+    offered: dict[str, int] = {}
+    for number, (rows, arm, outcome) in enumerate(events):
+        requests = [request(f"{number}/{place}", arm) for place in range(len(rows))]
+        total = len(rows) if outcome == "rejected" else sum(rows)
+        offered[arm] = offered.get(arm, 0) + total
+        if outcome == "rejected":
+            for one in requests:
+                scene.tap.on_rejected(VERSION, one, Overloaded("full"))
+            continue
+        error = BackendError("broken") if outcome == "failed" else None
+        errors = {0: BackendError("unfit")} if outcome == "member" else None
+        made = batch(requests, rows=rows, error=error, errors=errors)
+        if outcome == "short":  # outputs that nobody foresaw
+            made.outputs = {"y": np.zeros((0, 1))}
+        scene.tap.on_batch(made)
+    batches = scene.end()
+    totals = scene.accounts.totals()
+    assert totals.waiting == 0
+    assert totals.offered == sum(offered.values()) == totals.framed + sum(totals.dropped.values())
+    assert totals.framed == sum(found.rows for found in batches)
+    assert set(totals.dropped) <= {"ring_full", "sampled", "encode_error"}
+    assert {key[2]: rows for key, rows in scene.accounts.by_stream().items()} == offered
+    last = scene.kept.decoded()[-1]
+    assert {p.arm: p.rows for p in last.accounting.produced} == offered
+    assert dict(last.accounting.dropped) == totals.dropped
+    sequences = [frame.sequence for frame in scene.kept.frames if frame.rows]
+    assert sequences == list(range(1, len(batches) + 1))
+    assert last.sequence == len(batches)
+
+
+def test_a_row_says_what_was_served() -> None:
+    """Keys, times, arm, status and the values of its tensors are those of the request."""
+    scene = Scene()
+    requests = [request("a", "stable", arrived_s=0.0), request("bc", "canary")]
+    scene.tap.on_batch(batch(requests, rows=[2, 1], errors={1: BackendError("no")}))
+    (found,) = scene.end()
+    assert found.keys == (b"a", b"a", b"bc")
+    assert found.row_indexes.tolist() == [0, 1, 0]
+    assert [found.arms[code] for code in found.arm_codes] == ["stable", "stable", "canary"]
+    assert [found.statuses[code] for code in found.status_codes] == ["", "", "BackendError"]
+    assert found.reasons.tolist() == [Reason.SAMPLED, Reason.SAMPLED, Reason.ERROR]
+    assert found.queue_us.tolist() == [5000] * 3
+    assert found.infer_us.tolist() == [3000] * 3
+    assert (found.done_ns >= found.arrived_ns).all()
+    assert found.arrived_ns[0] == found.done_ns[0]  # nobody knows when it came
+    assert found.key_hashes[0] == found.key_hashes[1] != found.key_hashes[2]
+    assert column(found, "x").values.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert column(found, "y").values.ravel().tolist() == [0, 1, 2]
+    assert (found.model, found.version, found.digest) == VERSION
+
+
+def test_rows_of_one_layout_travel_together_and_others_apart() -> None:
+    """Failed runs have inputs alone, rejected requests no columns; runs of one kind share a batch."""
+    scene = Scene()
+    for number in range(3):
+        scene.tap.on_batch(batch([request(f"w{number}")]))
+    scene.tap.on_batch(batch([request("f")], error=BackendError("no")))
+    scene.tap.on_rejected(VERSION, request("r"), Overloaded("full"))
+    found = {tuple(c.name for c in each.columns): each for each in scene.end()}
+    assert found["x", "y"].keys == (b"w0", b"w1", b"w2")
+    assert found["x",].keys == (b"f",)
+    assert found["x",].statuses == ("BackendError",)
+    assert found[()].keys == (b"r",)
+    assert found[()].statuses == ("Overloaded",)
+
+
+def test_a_full_ring_drops_and_takes_again() -> None:
+    """Rows beyond the ring's bounds are dropped by `ring_full`, a single large batch is still taken."""
+    scene = Scene(ring_rows=4)
+    scene.tap.on_batch(batch([request("large")], rows=[9]))
+    scene.tap.on_batch(batch([request("late")]))
+    assert scene.log.status().ring_rows == 9
+    (found,) = scene.end()
+    assert found.keys == (b"large",) * 9
+    assert scene.accounts.totals().dropped == {"ring_full": 1}
+
+
+def test_the_ring_is_bounded_by_whole_buffers() -> None:
+    """A view is charged the buffer that it keeps alive, a request what it was received in."""
+    buffer = np.zeros((10_000, 2), np.float32)
+    scene = Scene(ring_bytes=100_000)
+    scene.tap.on_batch(batch([request("a")], inputs={"x": buffer[:1]}))
+    assert scene.log.status().ring_bytes >= buffer.nbytes
+    scene.tap.on_batch(batch([request("b", received_bytes=50_000)]))
+    assert scene.accounts.totals().dropped == {"ring_full": 1}
+    scene.end()
+
+
+def test_what_comes_after_the_end_is_counted() -> None:
+    """A batch that ends after the log was closed is dropped by `shutdown`."""
+    scene = Scene()
+    scene.end()
+    scene.tap.on_batch(batch([request("a"), request("b")]))
+    assert scene.accounts.totals().dropped == {"shutdown": 2}
+    assert scene.accounts.totals().waiting == 0
+
+
+def test_what_is_not_encoded_in_the_grace_is_counted() -> None:
+    """Without any time left rows are dropped by `shutdown`, and produced all the same."""
+    scene = Scene()
+    scene.tap.on_batch(batch([request("a"), request("b")]))
+    scene.tap.close()
+    scene.log.close(-1.0)
+    assert scene.accounts.totals().waiting == 2  # never started
+    scene = Scene(linger_s=60.0)
+    scene.log.start()
+    scene.tap.on_batch(batch([request("a"), request("b")]))
+    scene.tap.close()
+    scene.log.close(-1.0)
+    assert scene.accounts.totals().dropped == {"shutdown": 2}
+    assert sum(scene.accounts.by_stream().values()) == 2
+
+
+def test_a_client_that_went_is_no_failure() -> None:
+    """Rows of cancelled requests are sampled as any other, with their status."""
+    policy = ModelPolicy(sampling=SamplingOptions(ratio=0.0))
+    scene = Scene(policy)
+    scene.tap.on_batch(batch([request("a"), request("b")], errors={0: Cancelled("gone")}))
+    scene.tap.on_rejected(VERSION, request("c"), Cancelled("gone"))
+    assert scene.end() == []
+    assert scene.accounts.totals().dropped == {"sampled": 3}
+
+
+def test_a_model_without_a_log_costs_and_counts_nothing() -> None:
+    """Nothing is offered where the policy says so."""
+    scene = Scene(ModelPolicy(enabled=False))
+    scene.tap.on_batch(batch([request("a")]))
+    scene.tap.on_rejected(VERSION, request("b"), Overloaded("full"))
+    assert scene.end() == []
+    assert scene.accounts.totals().offered == 0
+
+
+def test_parts_of_a_batch_that_are_kept_are_their_own_rows() -> None:
+    """Rows are taken from where their requests stand in the batch, also when others are left out."""
+    scene = Scene(ModelPolicy(sampling=SamplingOptions(ratio=0.0)))
+    requests = [request("a"), request("b", "canary"), request("c"), request("d", "canary")]
+    scene.tap.on_batch(batch(requests, rows=[2, 2, 1, 1]))
+    (found,) = scene.end()
+    assert found.keys == (b"b", b"b", b"d")
+    assert column(found, "x").values.tolist() == [[4, 5], [6, 7], [10, 11]]
+    assert scene.accounts.totals().dropped == {"sampled": 3}
+
+
+def test_a_tensor_shared_by_a_batch_is_every_rows() -> None:
+    """An input without a batch axis has its one value in every row; another axis is turned round."""
+    signature = ModelSignature(
+        (
+            TensorSpec("x", Datatype.FP32, (2, -1), batch_axis=1),
+            TensorSpec("rate", Datatype.FP32, (1,), batch_axis=None),
+        ),
+        (TensorSpec("y", Datatype.FP64, (-1, 1)),),
+    )
+    scene = Scene(signature=signature)
+    inputs = {"x": np.array([[1, 2, 3], [4, 5, 6]], np.float32), "rate": np.array([8], np.float32)}
+    scene.tap.on_batch(batch([request("a"), request("b"), request("c")], inputs=inputs))
+    (found,) = scene.end()
+    assert column(found, "x").values.tolist() == [[1, 4], [2, 5], [3, 6]]
+    assert column(found, "rate").values.tolist() == [[8], [8], [8]]
+
+
+def test_padding_is_not_logged() -> None:
+    """Rows that only fill a batch up are nobody's."""
+    made = batch([request("a")], inputs={"x": np.ones((8, 2), np.float32)}, outputs={"y": np.ones((8, 1))})
+    scene = Scene()
+    scene.tap.on_batch(made)
+    (found,) = scene.end()
+    assert found.rows == 1
+
+
+def test_large_entries_are_cut_into_frames() -> None:
+    """A batch of many rows becomes frames of about the size asked for, in order."""
+    scene = Scene(max_batch_bytes=4096)
+    scene.tap.on_batch(batch([request(f"k{n}") for n in range(400)]))
+    found = scene.end()
+    assert len(found) > 5
+    assert [key for each in found for key in each.keys] == [b"k%d" % n for n in range(400)]
+    assert all(len(frame.data) < 8192 for frame in scene.kept.frames)
+
+
+def test_a_policy_that_does_not_fit_lets_nothing_out() -> None:
+    """A rule for a tensor that the model has not protects nothing: its rows are dropped by `redaction`."""
+    signature = ModelSignature(
+        (TensorSpec("x", Datatype.FP32, (-1, 2)),), (TensorSpec("y", Datatype.FP64, (-1, 1)),)
+    )
+    policy = ModelPolicy(inputs={"X": TensorRule(Rule.DROP)})
+    for scene in (Scene(policy, signature), Scene(policy, None)):
+        scene.tap.on_batch(batch([request("a"), request("b")]))
+        assert scene.end() == []
+        assert scene.accounts.totals().dropped == {"redaction": 2}
+
+
+def test_a_long_key_is_no_key() -> None:
+    """It is hashed and sampled whole, but not logged; a missing one is told apart by its hash alone."""
+    scene = Scene()
+    scene.tap.on_batch(batch([request("k" * 2000), request(), request()]))
+    (found,) = scene.end()
+    assert found.keys == (b"", b"", b"")
+    assert len(set(found.key_hashes.tolist())) == 3
+
+
+def test_a_hint_thins_what_follows() -> None:
+    """A reader that cannot follow has fewer rows sent, each with more weight."""
+    scene = Scene()
+    scene.log.hint(0.25)
+    requests = [InferRequest(model_name="fake", request_id=f"k{n}", inputs=()) for n in range(2000)]
+    scene.tap.on_batch(batch(requests))
+    found = scene.end()
+    assert {float(weight) for each in found for weight in each.weights} == {4.0}
+    assert 350 < sum(each.rows for each in found) < 650
