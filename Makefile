@@ -9,6 +9,7 @@ MLFLOW_SERVER := build/mlflow-server/.stamp
 # What is tested once more as compiled: the guard against testing the sources again, and where compiled modules are.
 COMPILED_TESTS := tests/unit/test_compiled.py $(addprefix tests/, batching protocol api layers routing transport) \
 	$(addprefix tests/acceptance/test_, datatypes.py infer.py refusals.py stream.py waiting.py)
+WALKS := $(addprefix tests/acceptance/test_, drift_page.py registry_page.py rollouts_page.py)
 # A file's tests share servers: they stay together. In order: the many short files of tests/unit fill up the end.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 CONFIG ?= configs/demo.yaml
@@ -20,7 +21,7 @@ COMPILE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.
 EXTRAS := --extra object-store --extra mlflow --extra signing --extra monitor --extra nats
 
 .DEFAULT_GOAL := help
-.PHONY: help venv models compiled run test test-sources test-compiled check soak lock protos docs clean
+.PHONY: help venv models compiled run test test-sources test-walks test-compiled check soak lock protos docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,12 +36,16 @@ run: venv  ## serve the sample models on 8000 (HTTP), 8001 (gRPC), 8002 (metrics
 	exec $(BIN)/gateway serve --config $(CONFIG) --with-monitor $(MONITOR)
 
 test: venv $(TEST_MODELS)  ## every test, then part of them on the compiled package (needs a C compiler)
-	$(MAKE) --jobs 2 test-sources $(COMPILED)
+	$(MAKE) --jobs 3 test-sources test-walks $(COMPILED)
 	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/pytest $(PARALLEL) --compiled $(COMPILED_TESTS)
 
 # Beside the compiler: tests wait for servers half of the time.
 test-sources: venv $(TEST_MODELS) $(MLFLOW_SERVER)
-	PYTHONPATH= $(BIN)/pytest $(PARALLEL)
+	PYTHONPATH= $(BIN)/pytest $(PARALLEL) $(addprefix --ignore=, $(WALKS))
+
+# Those that follow a page of the docs by the clock: they sleep nearly all of the time.
+test-walks: venv $(MLFLOW_SERVER)
+	PYTHONPATH= $(BIN)/pytest -q $(WALKS)
 
 test-compiled: venv $(TEST_MODELS) $(MLFLOW_SERVER) $(COMPILED)  ## every test on the compiled package
 	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/pytest $(PARALLEL) --compiled
@@ -64,6 +69,8 @@ lock: build/lock/bin/uv  ## resolve pyproject.toml into requirements/*.txt; UPGR
 	$(COMPILE) --no-deps requirements/filetype.in -o requirements/filetype.txt
 	$(COMPILE) --no-deps requirements/test-models.in -o requirements/test-models.txt
 	$(COMPILE) requirements/mlflow-server.in -o requirements/mlflow-server.txt
+	$(COMPILE) --no-deps requirements/drift-data.in -o requirements/drift-data.txt
+	$(COMPILE) requirements/nannyml.in -o requirements/nannyml.txt
 
 protos: $(VENV)  ## generate src/gateway/_proto from protos/
 	$(BIN)/python scripts/generate_protos.py
@@ -96,8 +103,10 @@ $(COMPILED): $(VENV) pyproject.toml hatch_build.py $(shell find src -name '*.py'
 	mv build/compiled.new build/compiled
 
 $(MODELS): $(VENV) scripts/wheels.py scripts/onnx_mlp.py scripts/fetch_magika.py scripts/make_digits.py \
-		scripts/make_dense.py scripts/make_car_loan.py requirements/filetype.txt requirements/drift-data.txt
+		scripts/make_dense.py scripts/fetch_drift_data.py scripts/make_car_loan.py \
+		requirements/filetype.txt requirements/drift-data.txt
 	$(BIN)/python scripts/fetch_magika.py
+	$(BIN)/python scripts/fetch_drift_data.py
 	$(BIN)/python scripts/make_digits.py
 	$(BIN)/python scripts/make_dense.py
 	$(BIN)/python scripts/make_car_loan.py

@@ -1,6 +1,7 @@
 """Send applications for a loan to a gateway, as they came or as they come later, and post who repaid."""
 
 import argparse
+import contextlib
 import http.client
 import json
 import random
@@ -92,4 +93,5 @@ def post(monitor: str, labels: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

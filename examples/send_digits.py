@@ -1,6 +1,7 @@
 """Send handwritten digits to a gateway as its users would, and print who answered, how fast, and how well."""
 
 import argparse
+import contextlib
 import http.client
 import json
 import random
@@ -69,4 +70,5 @@ def tell(answers: Counter[str], right: Counter[str], latencies_ms: dict[str, lis
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):
+        main()

@@ -1,7 +1,8 @@
 """Make the sample model `car_loan`, its traffic and what its profile is made of, from NannyML's data set.
 
 The data set is synthetic: 50,000 applications for a loan to learn from, and 50,000 that came later, which are
-others than before from the 25,000th on. Its description: https://nannyml.readthedocs.io (Car Loan Dataset).
+others than before from the 25,000th on. Its description: https://nannyml.readthedocs.io (Car Loan Dataset);
+scripts/fetch_drift_data.py fetches it.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from skl2onnx import convert_sklearn
+from skl2onnx import convert_sklearn  # type: ignore[import-untyped]  # ships no types
 from skl2onnx.common.data_types import (  # type: ignore[import-untyped]
     FloatTensorType,
     StringTensorType,
@@ -26,7 +27,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
-from wheels import downloaded, read_member, write
+from wheels import write
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SEED = 20
@@ -138,13 +139,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--into", type=Path, default=_ROOT / "models" / "car_loan")
     parser.add_argument("--data", type=Path, default=_ROOT / "build" / "car_loan", help="folder for the data")
+    parser.add_argument("--from", dest="fetched", type=Path, default=_ROOT / "build" / "drift-data")
     arguments = parser.parse_args()
-    with downloaded(_ROOT / "requirements" / "drift-data.txt") as wheels:
-        reference = read(read_member(wheels, "/synthetic_car_loan_reference.csv"))
-        later = read(
-            read_member(wheels, "/synthetic_car_loan_analysis.csv"),
-            read_member(wheels, "/synthetic_car_loan_analysis_target.csv"),
-        )
+    files = (
+        (arguments.fetched / f"synthetic_car_loan_{name}.csv").read_bytes()
+        for name in ("reference", "analysis", "analysis_target")
+    )
+    learned_from, analysis, target = files
+    reference, later = read(learned_from), read(analysis, target)
     learn, judge = reference.rows(0, _LEARNED), reference.rows(_LEARNED)
     arguments.data.mkdir(parents=True, exist_ok=True)
     # Version 2 learned from a sample in which loans that were repaid are ten times as frequent as they are.

@@ -50,7 +50,7 @@ class PerformanceSettings(Section):
     """Half width of the band of the others (errors, log loss), as a part of the reference's value."""
     min_rows: Annotated[int, Field(ge=20)] = 100
     """Fewer effective rows in a window are not judged."""
-    fairness: Annotated[dict[str, tuple[str, ...]], Field(default_factory=dict)]
+    fairness: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Model -> segment columns whose groups must fare alike: `{car_loan: [region]}`."""
     fairness_gap: Share = 0.1
     """A larger gap between two groups is an alarm, once its interval excludes this one."""

@@ -195,6 +195,9 @@ class Pipeline:
         }
         database.execute("INSERT OR REPLACE INTO pipeline_state VALUES ('state', ?)", (orjson.dumps(state),))
 
+    def rolled_back(self) -> None:
+        """Nothing is to be noted: every flush writes the whole."""
+
     def expire(self, database: sqlite3.Connection, now_s: float) -> None:
         """Keep what is bounded anyway."""
 

@@ -6,8 +6,8 @@ import gzip
 import resource
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gateway.core.errors import InvalidRequest, PayloadTooLarge

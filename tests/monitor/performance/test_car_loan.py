@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from pyarrow import csv
 
 from gateway.monitor.labels.label import Label
 from gateway.monitor.profile.reference import Task, TaskKind
@@ -16,7 +17,7 @@ from tests.monitor.performance.rows import KEY, START_S, Monitor, batch, number,
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DATA = Path(__file__).parents[3] / "build" / "nannyml-data"
+DATA = Path(__file__).parents[3] / "build" / "drift-data"
 CHUNK = 5000
 CHUNKS = 10
 WINDOW_S = 300.0
@@ -42,11 +43,7 @@ TASK = Task(
 
 def read(name: str) -> Mapping[str, Any]:
     """Return a file's columns as arrays."""
-    csv = pytest.importorskip("pyarrow.csv")
-    path = DATA / f"synthetic_car_loan_{name}.csv"
-    if not path.is_file():
-        pytest.skip(f"{path.name} is not there: `make test` fetches it")
-    table = csv.read_csv(path)
+    table = csv.read_csv(DATA / f"synthetic_car_loan_{name}.csv")
     return {name: table[name].to_numpy() for name in table.column_names}
 
 

@@ -84,6 +84,7 @@ class Pairs:
         self._mirrored: dict[str, float] = {}
         self._sums: dict[PairKey, dict[int, tuple[tuple[str, ...], Floats]]] = {}
         self._changed: set[tuple[PairKey, int]] = set()
+        self._written: set[tuple[PairKey, int]] = set()
 
     def add(self, batch: RowBatch, received_s: float) -> None:
         """Take the answered rows of a model that is mirrored now."""
@@ -161,12 +162,18 @@ class Pairs:
                 for names, sums in (self._sums[key][minute],)
             ],
         )
-        self._changed.clear()
+        self._written, self._changed = self._changed, set()
         waiting = [(list(place), list(w)) for place, w in self._waiting.items()]
         body = orjson.dumps(
             {"mirrored": self._mirrored, "waiting": waiting}, option=orjson.OPT_SERIALIZE_NUMPY
         )
         database.execute("INSERT OR REPLACE INTO arms_waiting VALUES (1, ?)", (body,))
+
+    def rolled_back(self) -> None:
+        """What the last `flush` wrote is to be written again, as far as it is still held."""
+        held = {(key, minute) for key, minute in self._written if minute in self._sums.get(key, {})}
+        self._changed |= held
+        self._written = set()
 
     def expire(self, database: sqlite3.Connection, before_s: float) -> None:
         """Forget minutes before."""

@@ -154,6 +154,10 @@ class Arms:
         """Write what changed."""
         self.pairs.flush(database)
 
+    def rolled_back(self) -> None:
+        """What the last `flush` wrote is to be written again."""
+        self.pairs.rolled_back()
+
     def expire(self, database: sqlite3.Connection, now_s: float) -> None:
         """Forget pairs that no verdict looks back to."""
         self.pairs.expire(database, now_s - 2 * self._settings.lookback)

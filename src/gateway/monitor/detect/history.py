@@ -36,6 +36,7 @@ class History:
         self._newest: dict[_Place, ScoreTable] = {}
         self._kept: OrderedDict[tuple[StreamKey, str, float], ScoreTable] = OrderedDict()
         self._unwritten: list[ScoreTable] = []
+        self._written: list[ScoreTable] = []
 
     def add(self, table: ScoreTable, *, keep: bool) -> None:
         """Take a table; `keep`: it ends where the next that does not overlap begins."""
@@ -90,7 +91,12 @@ class History:
             "INSERT OR REPLACE INTO detection_scores VALUES (?, ?, ?, ?)",
             [(_stream(t.key), t.window, t.end_s, t.to_bytes()) for t in self._unwritten],
         )
-        self._unwritten.clear()
+        self._written, self._unwritten = self._unwritten, []
+
+    def rolled_back(self) -> None:
+        """What the last `flush` wrote is to be written again, as far as it is still held."""
+        again = [t for t in self._written if self._kept.get((t.key, t.window, t.end_s)) is t]
+        self._written, self._unwritten = [], again + self._unwritten
 
     def expire(self, database: sqlite3.Connection, before_s: float) -> None:
         """Forget windows that ended before."""

@@ -40,6 +40,7 @@ class AlarmLedger:
         self._ended: OrderedDict[str, Alarm] = OrderedDict()
         self._changed: dict[str, int] = {}
         self._written = 0
+        self._written_before = 0
 
     def stand(  # noqa: PLR0913 - the fields of an alarm
         self,
@@ -141,7 +142,7 @@ class AlarmLedger:
                 self._ended[alarm.id] = alarm
             self._changed[name] = revision
             self.revision = max(self.revision, revision)
-        self._written = self.revision
+        self._written = self._written_before = self.revision
 
     def flush(self, database: sqlite3.Connection) -> None:
         """Write what changed since the last flush."""
@@ -150,7 +151,11 @@ class AlarmLedger:
             "INSERT OR REPLACE INTO detection_alarms VALUES (?, ?, ?, ?)",
             [(a.id, self._changed[a.id], a.cleared_s, orjson.dumps(_document(a))) for a in changed],
         )
-        self._written = self.revision
+        self._written_before, self._written = self._written, self.revision
+
+    def rolled_back(self) -> None:
+        """What the last `flush` wrote is to be written again."""
+        self._written = self._written_before
 
     def expire(self, database: sqlite3.Connection, before_s: float) -> None:
         """Forget what was cleared before."""

@@ -214,6 +214,11 @@ class Detection:
         }
         database.execute("INSERT OR REPLACE INTO detection_state VALUES ('state', ?)", (orjson.dumps(state),))
 
+    def rolled_back(self) -> None:
+        """What the last `flush` wrote is to be written again; the state of streaks always is."""
+        self.ledger.rolled_back()
+        self._history.rolled_back()
+
     def expire(self, database: sqlite3.Connection, now_s: float) -> None:
         """Forget scores and ended alarms older than `history_days`, counts older than the horizon."""
         before_s = now_s - self._settings.history_days * 86_400

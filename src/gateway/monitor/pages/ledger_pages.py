@@ -115,7 +115,7 @@ def pipeline_blocks(found: PipelineShown, now_s: float) -> list[Block]:
             Chart("lag", "Lag", f"{words.duration(latest)} at the end.", comparisons.lag, found),
         ]
     counters = tuple((name, words.number(value)) for name, value in sorted(found.counters.items()))
-    blocks.append(Table("Refused, coarsened, cut off", ("What", "Count"), counters, empty="Nothing was."))
+    blocks.append(Table("Counters", ("What", "Count"), counters, empty="Nothing was counted."))
     return blocks
 
 

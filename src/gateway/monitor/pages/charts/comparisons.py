@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -14,16 +14,23 @@ if TYPE_CHECKING:
     from gateway.monitor.pages.shown import ArmMetric, ArmSignal, PipelineShown
 
 
+_ASIDE_S: Final = 30.0
+"""Room beside the first and the last look."""
+
+
 def funnel(shown: ArmMetric, palette: Palette) -> Any:
     """Draw the difference and its confidence sequence as rows arrive, and what is tolerated."""
     ends = shown.ends_s
-    times = (ends[0], ends[-1]) if len(ends) > 1 else (0.0, 1.0)
+    times = (ends[0] - _ASIDE_S, ends[-1] + _ASIDE_S) if len(ends) else (0.0, 1.0)
     plot = drawn(palette, times=times, unit="candidate - baseline")
     columns = source(
         "looks", at=milliseconds(ends), difference=shown.difference, low=shown.low, high=shown.high
     )
     band = plot.varea("at", "low", "high", source=columns, fill_color=palette.accent, fill_alpha=0.2)
     line = plot.line("at", "difference", source=columns, line_color=palette.accent, line_width=2)
+    # A single look is neither band nor line.
+    plot.segment("at", "low", "at", "high", source=columns, line_color=palette.accent, line_alpha=0.5)
+    plot.scatter("at", "difference", source=columns, size=5, color=palette.accent)
     nothing = source("nothing", at=milliseconds(times), y=[0.0, 0.0])
     plot.line("at", "y", source=nothing, line_color=palette.reference)
     sides = {"above": [shown.margin], "below": [-shown.margin]}.get(shown.harm, [shown.margin, -shown.margin])
