@@ -2,6 +2,7 @@
 
 export class Charts {
   #held = new Map();
+  #era = 0;
 
   #wanted = null;
   #working = false;
@@ -40,6 +41,7 @@ export class Charts {
 
   // Colours have changed: whatever comes is drawn anew.
   forget() {
+    this.#era += 1;
     for (const key of [...this.#held.keys()]) this.drop(key);
   }
 
@@ -49,7 +51,10 @@ export class Charts {
     if (held && target?.childElementCount && update(held, block.item)) return;
     this.drop(block.key);
     target?.replaceChildren();
+    const era = this.#era;
     this.#held.set(block.key, await Bokeh.embed.embed_item(block.item));
+    // Colours changed while it was drawn: the next one must not be taken into it.
+    if (era !== this.#era) this.drop(block.key);
   }
 }
 
