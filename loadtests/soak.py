@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from loadtests.monitor_kills import kills as monitor_kills
 from loadtests.soak_fuzz import FuzzReport, fuzz, rounds
 from loadtests.soak_kills import Ending, kill_under_load, served, terminations
 from loadtests.soak_lag import Lag, measure, write_large_model
@@ -181,6 +182,7 @@ CHECKS: Final[Mapping[str, Callable[[float], Iterator[Row]]]] = {
     "registry": registry,
     "rollout-kills": rollout_kills,
     "rollout-harm": harm,
+    "monitor-kills": monitor_kills,
     "native-cancels": broken_off,
     "idle": idle,
     "native-fuzz": native_fuzzing,

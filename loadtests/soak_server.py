@@ -195,6 +195,10 @@ class GatewayProcess:
         """Send SIGTERM."""
         self._process.send_signal(signal.SIGTERM)
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """Send SIGKILL."""
         self._process.kill()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from gateway.predlog.accounts import Accounts
     from gateway.predlog.seams import FrameSink
+    from gateway.predlog.sinks.parquet_store import ParquetStore
 
 
 def begin_producer(name: str, settings: SinkSettings, now_ns: int) -> Producer:
@@ -106,22 +107,34 @@ def _client_tls(settings: ClientTlsSettings | None) -> ClientTls | None:
 
 
 def _parquet(settings: ParquetSinkSettings) -> FrameSink:
-    try:
-        from gateway.predlog.sinks.parquet import ParquetOptions, ParquetSink  # noqa: PLC0415 - an extra
-        from gateway.predlog.sinks.parquet_store import DirectoryStore  # noqa: PLC0415 - an extra
-    except ImportError as exc:
-        raise _missing("parquet", "parquet", exc) from exc
+    store = parquet_store(settings)
+    from gateway.predlog.sinks.parquet import ParquetOptions, ParquetSink  # noqa: PLC0415 - an extra
+
     options = ParquetOptions(
         round_rows=settings.max_rows, round_s=settings.max_wait, retention_s=settings.retention
     )
+    return ParquetSink(store, options)
+
+
+def parquet_store(settings: ParquetSinkSettings) -> ParquetStore:
+    """Return where a section's Parquet files lie.
+
+    Raises:
+        ConfigError: a library is missing, a secret cannot be read.
+    """
+    try:
+        import gateway.predlog.sinks.parquet  # noqa: F401, PLC0415 - an extra
+        from gateway.predlog.sinks.parquet_store import DirectoryStore  # noqa: PLC0415 - an extra
+    except ImportError as exc:
+        raise _missing("parquet", "parquet", exc) from exc
     if settings.directory is not None:
-        return ParquetSink(DirectoryStore(settings.directory), options)
+        return DirectoryStore(settings.directory)
     try:
         from gateway.predlog.sinks.parquet_objects import ObjectStore  # noqa: PLC0415 - an extra
     except ImportError as exc:
         raise _missing("parquet.url", "parquet,object-store", exc) from exc
     known = {name: secret.read() for name, secret in settings.credentials.items()}
-    return ParquetSink(ObjectStore(settings.url, {**settings.settings, **known}), options)
+    return ObjectStore(settings.url, {**settings.settings, **known})
 
 
 def _nats(settings: NatsSinkSettings) -> FrameSink:

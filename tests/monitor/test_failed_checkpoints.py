@@ -56,9 +56,7 @@ def config_of(directory: Path) -> MonitorConfig:
             "data": str(directory),
             "profiles": {"directories": [str(car_loans.ROOT / "models")]},
             "detection": {"windows": {"1m": 60}, "settle": "0s"},
-            "alerts": {
-                "webhooks": [{"name": "us", "url": "http://127.0.0.1:9/", "secret": {"env": "HOOK"}}]
-            },
+            "alerts": {"webhooks": [{"name": "us", "url": "http://127.0.0.1:9/", "secret": {"env": "HOOK"}}]},
         }
     )
 
@@ -93,8 +91,12 @@ def lived(directory: Path, fails: frozenset[int]) -> dict[str, list[Any]]:
                 connection.full = False
                 assert core.stuck == ""
             core.checkpoint()
-        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return {name: sorted(connection.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for name in names}
+        names = [
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
+        return {
+            name: sorted(connection.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for name in names
+        }
 
 
 def test_what_a_failed_checkpoint_wrote_is_written_by_the_next(

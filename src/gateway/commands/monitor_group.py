@@ -186,10 +186,22 @@ def export(
 def erase(
     subject: Annotated[str, typer.Argument(metavar="SUBJECT", help="As the log's subject header has it.")],
     *,
+    files_of: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CONFIG",
+            help="Erase from the Parquet files of this gateway configuration instead of at the monitor.",
+        ),
+    ] = None,
     url: MonitorUrlOption = DEFAULT_MONITOR_URL,
 ) -> None:
-    """Delete every record of a subject at a running monitor."""
+    """Delete every record of a subject at a running monitor, or in the files of a gateway's log."""
     with reported():
+        if files_of is not None:
+            from gateway.commands.monitor_erase import erase_files
+
+            erase_files(subject, files_of)
+            return
         from gateway.commands.monitor_remote import erase as run
         from gateway.commands.monitor_remote import token
 

@@ -23,6 +23,8 @@ class Settings:
         max_buckets: buckets of one size; more are finer and slower.
         min_window: values that a side of a cut needs.
         grace: values before the first look.
+        restarts: a found change ends the window, as River has it; else what the cut left goes on, as in the
+            paper.
     """
 
     delta: float = 0.002
@@ -30,6 +32,7 @@ class Settings:
     max_buckets: int = 5
     min_window: int = 5
     grace: int = 10
+    restarts: bool = True
 
 
 @dataclass(slots=True)
@@ -43,7 +46,7 @@ class Adwin:
         spread: sum of squared differences from their mean.
         seen: values since the last change.
         cuts: changes ever found.
-        changed: the last update found one; the next starts a new window, as River's does.
+        changed: the last update found one; the next starts a new window where `restarts` is set.
         rows: by power of two, buckets (sum, spread) of that many values, the oldest first.
     """
 
@@ -63,8 +66,9 @@ class Adwin:
 
     def update(self, value: float) -> bool:
         """Add a value; return whether the mean has changed, and the window was cut therefore."""
-        if self.changed:
+        if self.changed and self.settings.restarts:
             self._restart()
+        self.changed = False
         self.seen += 1
         if self.width:
             about = value - self.mean

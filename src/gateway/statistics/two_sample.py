@@ -26,6 +26,11 @@ make a shift harder to see among the noise."""
 LEAST_EXPECTED: Final = 5.0
 """Rows that a bin is expected to hold at least (Cochran's rule for chi-square, 1954)."""
 
+_GOLDEN: Final = (5**0.5 - 1) / 2
+
+RARE: Final = 20.0
+"""Rows of the reference below which a category is not looked at by itself."""
+
 LEAST_ROWS: Final[dict[str, int]] = {
     "psi": 50,
     "js": 50,
@@ -153,6 +158,43 @@ def wasserstein(gaps: Floats, reference: Floats, current: Floats, sizes: Sizes, 
     p_value = nulls.wasserstein_p_value(value, moments, sizes.rows, sizes.reference_rows)
     critical = nulls.wasserstein_critical(alpha, moments, sizes.rows, sizes.reference_rows)
     return Tested(value, p_value, critical, value)
+
+
+def mixed(reference: Floats, current: Floats) -> tuple[Floats, Floats]:
+    """Put categories, the most frequent first, in an order in which neighbours may be merged.
+
+    A reference counts its frequent categories a little too high and those it hardly saw too low, unseen ones
+    the most (Good 1953): bins of neighbours by frequency would differ from any other sample. Categories below
+    `RARE` rows are counted with the unseen ones, which leaves of that bias what `RARE` rows times the number
+    of categories of just so many make; the others are strewn.
+
+    Args:
+        reference: `[signals, categories + 1]`, the last of all others.
+        current: likewise.
+    """
+    known = reference.shape[-1] - 1
+    order = np.argsort(np.arange(known) * _GOLDEN % 1.0)
+    rare = reference[..., :-1] < RARE
+    made = []
+    for counts in (reference, current):
+        kept = np.where(rare, 0.0, counts[..., :-1])[..., order]
+        others = counts[..., -1] + np.where(rare, counts[..., :-1], 0.0).sum(axis=-1)
+        made.append(np.concatenate([kept, others[..., None]], axis=-1))
+    return made[0], made[1]
+
+
+def unseen(reference: Floats) -> Floats:
+    """Return how many reference rows stand for categories not seen so far, rounded up by a deviation.
+
+    Each category seen once would have been unseen without its row (Good 1953): it counts with those outside
+    the dictionary, or a window's share of values new to everybody would look like a rise from nothing.
+
+    Args:
+        reference: `[signals, categories + 1]`, the last of those outside the dictionary.
+    """
+    once = (reference[..., :-1] == 1).sum(axis=-1)
+    result: Floats = reference[..., -1] + np.ceil(once + np.sqrt(2 * once))
+    return result
 
 
 def rate(events: Floats, reference_events: Floats, sizes: Sizes, alpha: float) -> Tested:

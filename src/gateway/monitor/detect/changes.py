@@ -14,7 +14,7 @@ import numpy as np
 
 from gateway.monitor.panes.layout import MISSING
 from gateway.monitor.values import StreamKey
-from gateway.statistics.adwin import Adwin
+from gateway.statistics.adwin import Adwin, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,9 @@ MAX_FOLLOWED: Final = 4096
 
 LEAST_ROWS: Final = 20
 """Effective rows of a minute below which its mean is not taken."""
+
+_ADWIN: Final = Settings(restarts=False)
+"""A first cut may be too small to tell: what is left of the window must go on to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,7 @@ class Changes:
             what, signal, width, total, spread, seen, cuts, rows = fields
             buckets = [deque((a, b) for a, b in row) for row in rows]
             self._followed[StreamKey(*key), what, signal] = Adwin(
-                width=width, total=total, spread=spread, seen=seen, cuts=cuts, rows=buckets
+                _ADWIN, width=width, total=total, spread=spread, seen=seen, cuts=cuts, rows=buckets
             )
 
     def _floor(self, what: str, signal: str, profile: Profile) -> float:
@@ -127,7 +130,7 @@ class Changes:
             if len(self._followed) >= MAX_FOLLOWED:
                 self.refused += 1
                 return None
-            adwin = self._followed[place] = Adwin()
+            adwin = self._followed[place] = Adwin(_ADWIN)
         width, total = adwin.width + 1, adwin.total + value
         if not adwin.update(value):
             return None

@@ -167,7 +167,7 @@ def _categories(pane: Pane, reference: Prepared, alpha: float) -> list[Tests]:
         found = pane.category(i)
         counts[i, : len(found)] = found
     sizes = Sizes(counts.sum(axis=1) * pane.design, reference.category_rows)
-    tests = _distributions(names, (reference.categories, counts), sizes, alpha, CATEGORY_BINS)
+    tests = _distributions(names, two_sample.mixed(reference.categories, counts), sizes, alpha, CATEGORY_BINS)
     other = np.array([pane.category(i)[-1] for i in range(len(names))])
     missing, wrong = pane.category_flags.T
     every = Sizes(

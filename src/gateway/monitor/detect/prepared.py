@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from gateway.monitor.values import ALL
-from gateway.statistics import distances
+from gateway.statistics import distances, two_sample
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -23,6 +23,9 @@ TAIL: Final = 0.001
 
 TAIL_ROWS: Final = 100_000
 """Rows that the quantiles of a larger reference are estimated from: what is known of its tails."""
+
+_OPEN_ENDS: Final = 2
+"""Of n values k are below a quantile, a new one is with chance (k + 1) / (n + 1): one more at each end."""
 
 MAX_PREPARED: Final = 128
 
@@ -45,7 +48,7 @@ class Prepared:
         categories: `[C, values + 1]`, zeros at the end.
         category_rows: `[C]`, without missing ones.
         category_missing: `[C]`.
-        novel: `[C]`, values outside of the dictionary.
+        novel: `[C]`, values outside of the dictionary, and as many as none was seen of yet (`unseen`).
     """
 
     counts: Floats
@@ -115,7 +118,7 @@ def prepared(profile: Profile, segment: str = ALL) -> Prepared:
         rows=finite + missing + infinite,
         missing=missing,
         infinite=infinite,
-        tails=np.ceil(2 * TAIL * tail_rows),
+        tails=np.ceil(2 * TAIL * tail_rows) + _OPEN_ENDS,
         tail_rows=tail_rows,
         gaps=_gaps(profile, bins) / deviations[:, None],
         deviations=deviations,
@@ -123,7 +126,7 @@ def prepared(profile: Profile, segment: str = ALL) -> Prepared:
         categories=category_table,
         category_rows=category_table.sum(axis=1),
         category_missing=category_missing,
-        novel=np.array([c[-1] for c in of_category]),
+        novel=np.array([float(two_sample.unseen(c)) for c in of_category]),
     )
 
 

@@ -93,7 +93,7 @@ def from_bytes(data: bytes) -> Profile:
         raise ProfileError(f"not JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ProfileError(f"no profile: expected a JSON object whose format is {FORMAT!r}")
-    if document.get("format_version") != VERSION:
+    if document.get("format_version") != VERSION or isinstance(document["format_version"], bool):
         raise ProfileError(
             f"format version {document.get('format_version')!r} is not known here, {VERSION} is: "
             "make it anew with `gateway monitor profile`"

@@ -249,10 +249,23 @@ def erase(store: ParquetStore, subject_hashes: frozenset[int]) -> int:
             continue
         gone += table.num_rows - kept.num_rows
         if kept.num_rows:
-            store.write(path, _parquet(kept, "zstd"))
+            store.write(path, _parquet(_anew(kept), "zstd"))
         else:
             store.delete(path)
     return gone
+
+
+def _anew(table: pa.Table) -> pa.Table:
+    """Return a table whose dictionaries hold what its rows do: a filter leaves in them what went."""
+    return pa.table({name: _encoded(table[name].combine_chunks()) for name in table.column_names})
+
+
+def _encoded(values: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(values.type):
+        return values.cast(values.type.value_type).dictionary_encode()
+    if pa.types.is_fixed_size_list(values.type):
+        return pa.FixedSizeListArray.from_arrays(_encoded(values.flatten()), values.type.list_size)
+    return values
 
 
 def _parquet(table: pa.Table, compression: str) -> bytes:
