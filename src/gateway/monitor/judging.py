@@ -38,7 +38,7 @@ def take_judgements(ledger: AlarmLedger, judgements: Iterable[Judgement], now_s:
                 now_s=now_s,
                 severity=SEVERITIES.get(one.kind, "ticket"),
             )
-        else:
+        elif one.recovered:
             ledger.clear(one.key, one.kind, one.subject, now_s)
 
 
