@@ -6,22 +6,28 @@ MODELS := models/.stamp
 TEST_MODELS := build/test-models/.stamp
 COMPILED := build/compiled/.stamp
 MLFLOW_SERVER := build/mlflow-server/.stamp
+NANNYML := build/nannyml/.stamp
+TRITON_SERVER := build/tritonserver/.stamp
 # What is tested once more as compiled: the guard against testing the sources again, and where compiled modules are.
-COMPILED_TESTS := tests/unit/test_compiled.py $(addprefix tests/, batching protocol api layers routing transport) \
+COMPILED_TESTS := tests/unit/test_compiled.py $(addprefix tests/, batching protocol api layers predlog routing transport) \
 	$(addprefix tests/acceptance/test_, datatypes.py infer.py refusals.py stream.py waiting.py)
 WALKS := $(addprefix tests/acceptance/test_, drift_page.py registry_page.py rollouts_page.py)
 # A file's tests share servers: they stay together. In order: the many short files of tests/unit fill up the end.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# One more than there are processors: many tests wait for a server or a clock.
+PARALLEL := --numprocesses $(shell echo $$(($$(nproc) + 1))) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 CONFIG ?= configs/demo.yaml
 MONITOR ?= configs/monitor-demo.yaml
 UV_VERSION := 0.13.9
 COMPILE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" $(UPGRADE)
 
-EXTRAS := --extra object-store --extra mlflow --extra signing --extra monitor --extra nats
+EXTRAS := --extra object-store --extra mlflow --extra signing --extra monitor --extra nats --extra triton
+
+# Tests start hundreds of processes: each would compile all it imports anew, for 2 s of a processor.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv models compiled run test test-sources test-walks test-compiled check soak lock protos docs clean
+.PHONY: help venv models compiled run test test-sources test-walks test-compiled check soak oracle lock protos docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,19 +41,20 @@ compiled: $(COMPILED)  ## build/compiled: the package with its request path comp
 run: venv  ## serve the sample models on 8000 (HTTP), 8001 (gRPC), 8002 (metrics), 8003 (admin), 8010 (monitor); CONFIG=FILE for others
 	exec $(BIN)/gateway serve --config $(CONFIG) --with-monitor $(MONITOR)
 
-test: venv $(TEST_MODELS)  ## every test, then part of them on the compiled package (needs a C compiler)
+test:  ## every test, then part of them on the compiled package (needs a C compiler)
+	$(MAKE) --jobs 3 venv $(TEST_MODELS) $(MLFLOW_SERVER) $(TRITON_SERVER)
 	$(MAKE) --jobs 3 test-sources test-walks $(COMPILED)
 	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/pytest $(PARALLEL) --compiled $(COMPILED_TESTS)
 
 # Beside the compiler: tests wait for servers half of the time.
-test-sources: venv $(TEST_MODELS) $(MLFLOW_SERVER)
+test-sources: venv $(TEST_MODELS) $(MLFLOW_SERVER) $(TRITON_SERVER)
 	PYTHONPATH= $(BIN)/pytest $(PARALLEL) $(addprefix --ignore=, $(WALKS))
 
 # Those that follow a page of the docs by the clock: they sleep nearly all of the time.
 test-walks: venv $(MLFLOW_SERVER)
 	PYTHONPATH= $(BIN)/pytest -q $(WALKS)
 
-test-compiled: venv $(TEST_MODELS) $(MLFLOW_SERVER) $(COMPILED)  ## every test on the compiled package
+test-compiled: venv $(TEST_MODELS) $(MLFLOW_SERVER) $(TRITON_SERVER) $(COMPILED)  ## every test on the compiled package
 	PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/pytest $(PARALLEL) --compiled
 
 check: venv  ## lint, format, types, generated files in step, fast tests
@@ -61,6 +68,9 @@ check: venv  ## lint, format, types, generated files in step, fast tests
 soak: venv $(TEST_MODELS)  ## the long counts: swaps, kills, fuzzing, leaks, loop lag; prints one table
 	$(BIN)/python -m loadtests.soak
 
+oracle: venv $(NANNYML)  ## compare estimated performance with NannyML's own, in an environment of its own (2 GB)
+	$(BIN)/python -m loadtests.nannyml_oracle
+
 lock: build/lock/bin/uv  ## resolve pyproject.toml into requirements/*.txt; UPGRADE=--upgrade takes newer releases
 	$(COMPILE) pyproject.toml --extra cpu --extra otlp --extra dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml -c requirements/dev.txt --extra cpu --extra otlp $(EXTRAS) -o requirements/cpu.txt
@@ -69,6 +79,7 @@ lock: build/lock/bin/uv  ## resolve pyproject.toml into requirements/*.txt; UPGR
 	$(COMPILE) --no-deps requirements/filetype.in -o requirements/filetype.txt
 	$(COMPILE) --no-deps requirements/test-models.in -o requirements/test-models.txt
 	$(COMPILE) requirements/mlflow-server.in -o requirements/mlflow-server.txt
+	$(COMPILE) --no-deps requirements/tritonserver.in -o requirements/tritonserver.txt
 	$(COMPILE) --no-deps requirements/drift-data.in -o requirements/drift-data.txt
 	$(COMPILE) requirements/nannyml.in -o requirements/nannyml.txt
 
@@ -88,7 +99,7 @@ build/lock/bin/uv: Makefile
 # The package itself is installed without build isolation, so that nothing outside the lock is ever run.
 $(VENV): requirements/dev.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -98,7 +109,7 @@ $(COMPILED): $(VENV) pyproject.toml hatch_build.py $(shell find src -name '*.py'
 	rm -rf build/compiled.new
 	mkdir -p build/compiled.new
 	touch build/compiled.new/.stamp
-	GATEWAY_COMPILE=1 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/compiled.new .
+	GATEWAY_COMPILE=1 nice -n 5 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/compiled.new .
 	rm -rf build/compiled
 	mv build/compiled.new build/compiled
 
@@ -116,6 +127,12 @@ $(MODELS): $(VENV) scripts/wheels.py scripts/onnx_mlp.py scripts/fetch_magika.py
 
 $(MLFLOW_SERVER): scripts/mlflow_server_env.py requirements/mlflow-server.txt
 	$(PYTHON) scripts/mlflow_server_env.py
+
+$(NANNYML): scripts/nannyml_env.py scripts/mlflow_server_env.py requirements/nannyml.txt
+	$(PYTHON) scripts/nannyml_env.py
+
+$(TRITON_SERVER): scripts/tritonserver_env.py scripts/wheels.py requirements/tritonserver.txt
+	$(PYTHON) scripts/tritonserver_env.py
 
 $(TEST_MODELS): $(VENV) scripts/wheels.py scripts/fetch_test_models.py requirements/test-models.txt
 	$(BIN)/python scripts/fetch_test_models.py

@@ -76,6 +76,9 @@ def compile_modules(root: Path, patterns: list[str], folder: Path) -> list[Path]
         target_dir=str(folder / "c"),
         group_name="model_gateway",
     )
+    for extension in extensions:
+        # Python asks for -Wall, which takes gcc longer than to compile does: all modules are one file of C.
+        extension.extra_compile_args.append("-Wno-all")
     command = build_ext(Distribution({"name": "model-gateway", "ext_modules": extensions}))
     command.build_lib, command.build_temp = str(folder / "lib"), str(folder / "objects")
     command.parallel = os.cpu_count()

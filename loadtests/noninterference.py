@@ -4,8 +4,13 @@
 requests at random times of a fixed mean rate, so that the gateway has capacity to spare. Stretches without
 and with a shadow follow each other as A B B A, so that a machine that drifts drifts for both. Printed are the
 median, the 99th percentile and the CPU time of both, and their ratios with the upper bound of a 95 %
-confidence interval from a bootstrap over pairs. Exits with 1 if the bound of the 99th percentile's ratio is
-above the limit, or if fewer copies were compared than would make that worth saying.
+confidence interval from a bootstrap over pairs.
+
+The 99th percentile is given twice. Over all requests of a side it is that of the worst stretches: where the
+machine holds everybody up for a second now and then, the ratio says which side that met. Within each pair,
+whose sides are neighbours in time, it is compared like with like; the geometric mean of those ratios is what
+the promise is about. Exits with 1 if its bound is above the limit, or if fewer copies were compared than
+would make that worth saying.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import math
 import os
 import sys
 import tempfile
@@ -20,14 +26,14 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import uvloop
 
 from loadtests.noninterference_models import SAME, STABLE, repository_of
 from loadtests.noninterference_server import MODEL, ShadowedProcess
-from loadtests.process_tree import cpu_s
+from loadtests.process_tree import process_cpu_s
 from loadtests.soak_http import HttpConnection
 from loadtests.soak_load import http_infer
 from loadtests.soak_server import settings
@@ -62,6 +68,11 @@ class Stretch:
 
     latencies_s: Samples
     cpu_s: float
+
+
+Pair: TypeAlias = "tuple[Stretch, Stretch]"
+"""Neighbours in time: without the shadow, and with it."""
+Value: TypeAlias = "Callable[[Sequence[Stretch]], float]"
 
 
 class Client:
@@ -114,7 +125,7 @@ class Trial:
         self._options = options
         self.copies: Counter[str] = Counter()
 
-    async def pairs(self) -> list[tuple[Stretch, Stretch]]:
+    async def pairs(self) -> list[Pair]:
         """Return stretches without and with the shadow, taken in turns as A B B A."""
         await self._stretch(shadowed=True)
         found = []
@@ -133,14 +144,14 @@ class Trial:
             "headroom_ppm": options.headroom_ppm,
         }
         self._process.follow(*([spec] if shadowed else []))
-        before_s = cpu_s(self._process.pid)
+        before_s = process_cpu_s(self._process.pid)
         gc.collect()
         gc.disable()
         try:
             latencies_s = await self._client.send(options.rate, options.seconds)
         finally:
             gc.enable()
-        taken_s = cpu_s(self._process.pid) - before_s
+        taken_s = process_cpu_s(self._process.pid) - before_s
         if shadowed:
             self._count(self._process.counts(SAME))
         return Stretch(latencies_s=latencies_s, cpu_s=taken_s / (options.rate * options.seconds))
@@ -150,17 +161,33 @@ class Trial:
         self.copies.update(counts)
 
 
-def bound(pairs: Sequence[tuple[Stretch, Stretch]], value: Callable[[Sequence[Stretch]], float]) -> float:
-    """Return the upper bound of the 95 % interval of the ratio of a value with and without the shadow."""
-    random = np.random.default_rng(0)
-    ratios = []
-    for _ in range(_RESAMPLES):
-        drawn = [pairs[index] for index in random.integers(0, len(pairs), len(pairs))]
-        ratios.append(value([b for _, b in drawn]) / value([a for a, _ in drawn]))
-    return float(np.quantile(ratios, 0.975))
+def pooled(pairs: Sequence[Pair], value: Value) -> float:
+    """Return the ratio of a value over all stretches with the shadow to that over all without."""
+    return value([b for _, b in pairs]) / value([a for a, _ in pairs])
 
 
-def quantile(share: float) -> Callable[[Sequence[Stretch]], float]:
+def by_pair(pairs: Sequence[Pair], value: Value) -> float:
+    """Return the geometric mean of the ratios within pairs."""
+    return math.exp(np.mean([math.log(pooled([pair], value)) for pair in pairs]))
+
+
+def bound(pairs: Sequence[Pair], value: Value) -> float:
+    """Return the upper bound of the 95 % interval of the pooled ratio, from a bootstrap over pairs."""
+    drawn = _drawn(len(pairs))
+    return float(np.quantile([pooled([pairs[i] for i in indices], value) for indices in drawn], 0.975))
+
+
+def bound_by_pair(pairs: Sequence[Pair], value: Value) -> float:
+    """Return the upper bound of the 95 % interval of the ratio by pair, from a bootstrap over pairs."""
+    logs = np.log([pooled([pair], value) for pair in pairs])
+    return math.exp(np.quantile(logs[_drawn(len(pairs))].mean(axis=1), 0.975))
+
+
+def _drawn(count: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng(0).integers(0, count, (_RESAMPLES, count))
+
+
+def quantile(share: float) -> Value:
     """Return what gives a quantile of the latencies of stretches together, in microseconds."""
     return lambda stretches: float(
         np.quantile(np.concatenate([s.latencies_s for s in stretches]), share) * 1e6
@@ -172,30 +199,31 @@ def cpu_us(stretches: Sequence[Stretch]) -> float:
     return float(np.mean([s.cpu_s for s in stretches]) * 1e6)
 
 
-def report(pairs: Sequence[tuple[Stretch, Stretch]], copies: Counter[str]) -> bool:
+def report(pairs: Sequence[Pair], copies: Counter[str]) -> bool:
     """Print the table; return whether what was promised holds."""
     without, shadowed = [a for a, _ in pairs], [b for _, b in pairs]
     print(f"{len(pairs)} pairs, {sum(len(a.latencies_s) for a in without)} requests on either side; us")
-    print(f"{'':8}{'without':>10}{'with':>10}{'ratio':>10}{'<= (95 %)':>12}")
-    bounds = {}
+    print(f"{'':14}{'without':>10}{'with':>10}{'ratio':>10}{'<= (95 %)':>12}")
     for name, value in {"p50": quantile(0.5), "p99": quantile(0.99), "CPU": cpu_us}.items():
         one, other = value(without), value(shadowed)
-        bounds[name] = bound(pairs, value)
-        print(f"{name:8}{one:10.1f}{other:10.1f}{other / one:10.3f}{bounds[name]:12.3f}")
+        print(f"{name:14}{one:10.1f}{other:10.1f}{other / one:10.3f}{bound(pairs, value):12.3f}")
+    within, most = (make(pairs, quantile(0.99)) for make in (by_pair, bound_by_pair))
+    print(f"{'p99 by pair':14}{'':20}{within:10.3f}{most:12.3f}")
     print("copies:", ", ".join(f"{count} {name}" for name, count in sorted(copies.items()) if count))
     ran = copies["compared"] >= LEAST_COMPARED * copies["mirrored"] > 0
     if not ran:
         print(f"fewer than {LEAST_COMPARED:.0%} of the copies ran: there was no capacity to spare")
-    if bounds["p99"] > MOST_P99_RATIO:
-        print(f"the bound of the p99 ratio is above {MOST_P99_RATIO}")
-    return ran and bounds["p99"] <= MOST_P99_RATIO
+    if most > MOST_P99_RATIO:
+        print(f"the bound of the p99 ratio by pair is above {MOST_P99_RATIO}")
+    return ran and most <= MOST_P99_RATIO
 
 
 async def measure(options: argparse.Namespace) -> bool:
     """Start a gateway, measure, and report."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        config = settings(repository_of(directory, STABLE, SAME))
+        # Connections that only a burst needs stay: closing them is not what is measured.
+        config = settings(repository_of(directory, STABLE, SAME), http={"keep_alive_timeout_s": 3600})
         config["models"] = [{"name": MODEL, "versions": {"all": True}}]
         with ShadowedProcess(config, directory, core=_SERVER_CORE) as process:
             client = Client(process.http_port, seed=1)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from gateway.api.context import ApiContext
-    from gateway.app import Batchers
+    from gateway.batchers import Batchers
     from gateway.core.evidence import ShadowCounts
     from gateway.models.manager import ModelManager
 

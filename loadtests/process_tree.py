@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,27 @@ def cpu_s(pid: int) -> float:
     """Return utime + stime of a process and its living descendants, and of those it has waited for."""
     ticks = _stat_fields()
     return sum(sum(map(int, ticks[child][11:15])) for child in _tree(pid, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def process_cpu_s(pid: int) -> float:
+    """Return the CPU time of all threads of one process, to the nanosecond: for short stretches.
+
+    Linux makes the id of a process's clock from its pid (clock_getcpuclockid(3)); ticks, as `cpu_s` counts
+    them, are 10 ms.
+    """
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def side_threads_cpu_s(pid: int) -> float:
+    """Return the CPU time of a process's threads but the main one, those that have ended left out."""
+    total_ns = 0
+    for task in Path("/proc", str(pid), "task").iterdir():
+        if int(task.name) != pid:
+            try:
+                total_ns += int((task / "schedstat").read_text().split()[0])
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended meanwhile
+    return total_ns / 1e9
 
 
 def memory(pid: int) -> Memory:

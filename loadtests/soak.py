@@ -1,8 +1,8 @@
 """The long counts: swaps, kills, fuzzing, conformance, leaks, lag, the native transport; then one table.
 
 `python -m loadtests.soak [--fraction F] [--only NAME ...]`. The full run takes about twenty minutes, and
-exits 1 when a check fails; `native-fuzz`, an hour, is run only when named. `make test` runs the same building
-blocks with smaller counts.
+exits 1 when a check fails; `native-fuzz`, an hour, and `triton`, half an hour, are run only when named.
+`make test` runs the same building blocks with smaller counts.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from loadtests.soak_schemathesis import EXAMPLES, run_schemathesis
 from loadtests.soak_server import GatewayProcess, settings
 from loadtests.soak_swaps import run_swaps
 from loadtests.soak_table import Row, bytes_row, table
+from loadtests.soak_triton import troubled_fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -186,9 +187,10 @@ CHECKS: Final[Mapping[str, Callable[[float], Iterator[Row]]]] = {
     "native-cancels": broken_off,
     "idle": idle,
     "native-fuzz": native_fuzzing,
+    "triton": troubled_fleet,
 }
-ALONE: Final = frozenset({"native-fuzz"})
-"""Run only when named: an hour."""
+ALONE: Final = frozenset({"native-fuzz", "triton"})
+"""Run only when named: an hour, and half an hour."""
 
 
 def main() -> int:
@@ -198,7 +200,10 @@ def main() -> int:
         "--fraction", type=float, default=1.0, help="of every count and time; 1 is a full run"
     )
     parser.add_argument(
-        "--only", action="append", choices=CHECKS, help="repeatable; without it all checks but native-fuzz"
+        "--only",
+        action="append",
+        choices=CHECKS,
+        help="repeatable; without it all but native-fuzz and triton",
     )
     options = parser.parse_args()
     rows: list[Row] = []

@@ -60,6 +60,11 @@ class HttpConnection:
     async def __aexit__(self, *_: object) -> None:
         self.abort()
 
+    @property
+    def ended(self) -> bool:
+        """Whether the server has closed it, as it may while it is idle: the next request needs another."""
+        return self._reader.at_eof()
+
     async def exchange(self, data: bytes) -> HttpAnswer:
         """Send and read one answer.
 

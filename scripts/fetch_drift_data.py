@@ -12,6 +12,9 @@ FILES = (
     "synthetic_car_loan_reference.csv",
     "synthetic_car_loan_analysis.csv",
     "synthetic_car_loan_analysis_target.csv",
+    "mc_reference.csv",
+    "mc_analysis.csv",
+    "mc_analysis_gt.csv",
 )
 
 

@@ -12,9 +12,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from gateway.config.monitor import MonitorConfig
-from gateway.config.rollout_schema import RolloutDocument, SplitDocument
-from gateway.config.schema import GatewayConfig
+from gateway.config.section import Section
+
+# Before the first section is made.
+Section.model_config["use_attribute_docstrings"] = True
+from gateway.config.monitor import MonitorConfig  # noqa: E402
+from gateway.config.rollout_schema import RolloutDocument, SplitDocument  # noqa: E402
+from gateway.config.schema import GatewayConfig  # noqa: E402
 
 Schema = dict[str, Any]
 

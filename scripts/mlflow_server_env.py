@@ -30,8 +30,9 @@ def build(requirements: Path, into: Path) -> bool:
         return False
     shutil.rmtree(into, ignore_errors=True)
     venv.create(into, with_pip=True)
-    pip = [str(into / "bin" / "python"), "-m", "pip", "install", "--quiet", "--only-binary", ":all:"]
-    subprocess.run([*pip, "--require-hashes", "-r", str(requirements)], check=True)
+    pip = [str(into / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
+    pins = ["--only-binary", ":all:", "--require-hashes", "-r", str(requirements)]
+    subprocess.run([*pip, *pins], check=True)
     stamp.write_text(wanted)
     return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -20,11 +20,9 @@ from gateway.api.http_routes import http_routes
 from gateway.api.readiness import ReadinessNotifier
 from gateway.api.server_metadata import installed_metadata
 from gateway.api.settings import InMemoryLogSettings, InMemoryTraceSettings
-from gateway.backends.onnxruntime.backend import OnnxRuntimeBackend
-from gateway.backends.onnxruntime.cpus import usable_cpus
+from gateway.backends.local import local_backend
 from gateway.backends.warm_up import warm_up
-from gateway.batching.batcher import Batcher, BatcherContext
-from gateway.batching.scheduler import DeviceScheduler
+from gateway.batchers import Batchers
 from gateway.core.calls import HttpRequest, HttpResponse, HttpRoute
 from gateway.core.clock import LoopClock
 from gateway.core.errors import GatewayError, NotFound
@@ -48,28 +46,24 @@ from gateway.telemetry.memory_metrics import MemorySources
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.prediction_log_metrics import PredictionLogMetrics
 from gateway.telemetry.registry_metrics import RegistrySources
-from gateway.telemetry.server_metrics import QueueView, ServerSources
+from gateway.telemetry.server_metrics import ServerSources
 from gateway.telemetry.trace_sampler import TraceSampler
 from gateway.telemetry.tracing import Timeline, TracePipeline, Tracing, otlp_exporter
 from gateway.transport.grpc_aio import GrpcAioServer
 from gateway.transport.grpc_native import GrpcNativeServer
 from gateway.transport.http import HttpServer
 from gateway.transport.http2.limits import Limit
+from gateway.triton_fleets import TritonFleets, remote_apart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
     from gateway.config.schema import GatewayConfig
-    from gateway.core.interfaces import BatchObserver, LifecycleObserver, LoadedModel, ModelCatalog
-    from gateway.core.options import ModelSpec
-    from gateway.core.statistics import VersionStatistics
-    from gateway.core.types import Device, ModelSignature, VersionId
+    from gateway.core.interfaces import BatchObserver, LifecycleObserver, ModelCatalog
+    from gateway.core.types import ModelSignature, VersionId
 
 _log = logging.getLogger(__name__)
-
-SLOTS_PER_ACCELERATOR = 2
-"""Runs under way at once on one accelerator: one computes while the next one's inputs are copied."""
 
 COPY_THREADS = 2
 """Threads that copy large tensors into batches and out of them: one alone can fill half a memory bus."""
@@ -88,48 +82,6 @@ class Ports:
     grpc: int
     metrics: int
     admin: int
-
-
-class Batchers:
-    """Makes batchers, one scheduler per device, remembers those open for whoever looks at queues."""
-
-    def __init__(self, clock: LoopClock, threads: Executor, observers: Sequence[BatchObserver]) -> None:
-        self._clock = clock
-        self._threads = threads
-        self._observers = observers
-        self._schedulers: dict[Device, DeviceScheduler] = {}
-        self._live: dict[Batcher, tuple[VersionId, Device]] = {}
-
-    def make(
-        self, version: VersionId, model: LoadedModel, spec: ModelSpec, statistics: VersionStatistics
-    ) -> Batcher:
-        """Make a batcher; a `BatcherFactory`."""
-        scheduler = self._scheduler(model.device, model.instances)
-        context = BatcherContext(scheduler, self._clock, self._threads, self._observers, self._closed)
-        batcher = Batcher(version, model, spec, statistics, context)
-        self._live[batcher] = (version, model.device)
-        return batcher
-
-    def slots_of(self, device: Device) -> DeviceScheduler | None:
-        """Return a device's scheduler; None while nothing runs there."""
-        return self._schedulers.get(device)
-
-    def _closed(self, batcher: Batcher) -> None:
-        self._live.pop(batcher, None)
-
-    def queues(self) -> Iterator[QueueView]:
-        """Give every batcher that is not closed, with what it serves."""
-        for batcher, (version, device) in list(self._live.items()):
-            yield QueueView(version, device, batcher)
-
-    def _scheduler(self, device: Device, instances: int) -> DeviceScheduler:
-        """Return the device's scheduler, with room for all the instances that a model on it asks for."""
-        if device not in self._schedulers:
-            slots = usable_cpus() if device.kind == "cpu" else SLOTS_PER_ACCELERATOR
-            self._schedulers[device] = DeviceScheduler(device, slots)
-        scheduler = self._schedulers[device]
-        scheduler.slots = max(scheduler.slots, instances)
-        return scheduler
 
 
 class Gateway:
@@ -239,12 +191,16 @@ class Gateway:
         self._registries = await enter.enter_async_context(
             Registries(self._config, self._clock, self._metrics.registries)
         )
+        # Left after the models are closed, which are asked for until then.
+        self._fleets = await enter.enter_async_context(TritonFleets(self._config, self._clock))
+        self._metrics.watch_fleets(self._fleets.metrics)
         self._lazy = LazyModels(
             self._clock, wiring_registries.lazy_options(self._config), (self._metrics.lazy,)
         )
         self._budget = MemoryBudget(wiring_registries.memory_options(self._config), self._clock, self._lazy)
         self._rollouts = Rollouts(self._config, self._clock)
         self._manager = await enter.enter_async_context(self._model_manager(batchers))
+        enter.callback(self._fleets.leave)
         self._cold_starts = ColdStarts(
             Router(self._manager, table=self._rollouts.table), self._lazy, self._clock
         )
@@ -282,7 +238,11 @@ class Gateway:
         repository = self._repository(sources, described)
         # Before requests are taken, and before sources prefer a version that a rollout is to try first.
         await enter.enter_async_context(
-            self._rollouts.prepare(self._manager, [*self._registries.sources, *sources], batchers.slots_of)
+            self._rollouts.prepare(
+                self._manager,
+                [*self._registries.sources, *self._fleets.sources, *sources],
+                batchers.slots_of,
+            )
         )
         if (scraped := self._rollouts.metrics()) is not None:
             self._metrics.watch_rollouts(scraped)
@@ -322,13 +282,13 @@ class Gateway:
         return served.signature if served.id == version else None
 
     def _model_manager(self, batchers: Batchers) -> ModelManager:
-        backend = OnnxRuntimeBackend(notice=lambda sentence: _log.warning("%s", sentence))
+        backend = local_backend(notice=lambda sentence: _log.warning("%s", sentence))
         return ModelManager(
             ManagerParts(
-                backends={backend.name: backend},
+                backends={backend.name: backend, **self._fleets.backends},
                 batcher_factory=batchers.make,
                 clock=self._clock,
-                warm_up=backend.counting(warm_up),
+                warm_up=remote_apart(warm_up, backend.counting(warm_up)),
                 observers=(
                     self._metrics.lifecycle,
                     self._metrics.registries,
@@ -359,7 +319,7 @@ class Gateway:
             options=ControlOptions(
                 load_at_start=settings.load_at_start if settings else (),
                 required=wiring.required_models(self._config),
-                followed=self._registries.sources,
+                followed=[*self._registries.sources, *self._fleets.sources],
             ),
         )
 
@@ -408,6 +368,7 @@ class Gateway:
                 webhooks=self._registries.webhooks,
                 memory=self._budget.devices,
                 rollouts=self._rollouts.admin,
+                fleets=self._fleets.shown,
             )
         )
 

@@ -124,6 +124,7 @@ class FakeLoadedModel:
         device: where it claims to run.
         memory_bytes: what it claims to hold.
         overlaps: as `LoadedModel.overlaps`.
+        remote: as `LoadedModel.remote`.
 
     Attributes:
         batches: every batch it was given, in order.
@@ -143,8 +144,10 @@ class FakeLoadedModel:
         device: Device = CPU,
         memory_bytes: int = 0,
         overlaps: bool = True,
+        remote: bool = False,
     ) -> None:
         self.overlaps = overlaps
+        self.remote = remote
         self.signature = signature or identity_signature()
         self.instances = instances
         self.device = device

@@ -24,6 +24,7 @@ from gateway.transport.options import (
     HttpServerOptions,
     TlsOptions,
 )
+from gateway.wiring_triton import remote_spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -212,7 +213,8 @@ def source_options(config: GatewayConfig) -> SourceOptions:
     settings = {model.name: model for model in config.models}
 
     def adjust(spec: ModelSpec) -> ModelSpec:
-        return merged(spec, config.defaults, settings.get(spec.name))
+        own = settings.get(spec.name)
+        return remote_spec(config, merged(spec, config.defaults, own), own)
 
     def label_files(model: str) -> Mapping[str, str]:
         own = settings.get(model)
@@ -230,8 +232,9 @@ def required_models(config: GatewayConfig) -> frozenset[str]:
     names = {model.name for model in config.models}
     if repository is not None and repository.mode == "explicit":
         start = set(repository.load_at_start)
-        followed = {model.name for model in config.models if model.source is not None}
+        followed = {model.name for model in config.models if model.source or model.on_fleet}
         names = (start | names if EVERY_MODEL in start else start | followed) - {EVERY_MODEL}
+    names |= {name for fleet in config.triton for name in fleet.listed}
     adjust = source_options(config).adjust
     return frozenset(name for name in names if _is_required(adjust(bare_spec(name))))
 
@@ -255,7 +258,7 @@ def model_sources(config: GatewayConfig, options: SourceOptions) -> list[FileSys
     """Return the sources of models, those with a path of their own before the repository's."""
     paths = {model.name: model.path for model in config.models if model.path is not None}
     sources = [FileSystemSource("models", models=paths, options=options)] if paths else []
-    elsewhere = {*paths, *(model.name for model in config.models if model.source is not None)}
+    elsewhere = {*paths, *(model.name for model in config.models if model.source or model.on_fleet)}
     if config.repository is not None:
         repository = config.repository.path
         sources.append(FileSystemSource("repository", repository, options=options, exclude=elsewhere))

@@ -1,4 +1,4 @@
-"""The page about rollouts as HTTP serves it; what it does is tested in a browser."""
+"""The pages about rollouts and fleets as HTTP serves them; what they do is tested in a browser."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from gateway.admin.operators import Sessions
-from gateway.admin.page import RolloutPage
+from gateway.admin.page import FleetPage, RolloutPage
 from gateway.admin.rollouts import RolloutParts
 from gateway.admin.routes import AdminParts, admin_routes
 from gateway.api.errors import ErrorTranslator
@@ -46,23 +46,26 @@ async def client(sessions: Sessions, tmp_path: Path) -> AsyncIterator[httpx.Asyn
         server = HttpServer(admin_routes(parts), HttpServerOptions(port=0))
         port = await server.start()
         try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/rollouts/") as client:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/") as client:
                 yield client
         finally:
             await server.stop(0.0)
 
 
-async def test_every_file_that_the_page_names_is_served(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize(("at", "script"), [("rollouts", "page.js"), ("fleets", "fleets.js")])
+async def test_every_file_that_the_page_names_is_served(
+    client: httpx.AsyncClient, at: str, script: str
+) -> None:
     """As what it is, never kept by the browser, and under a policy that runs no script but these."""
-    page = await client.get("ui")
+    page = await client.get(f"{at}/ui")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     wanted = set(re.findall(r'(?:src|href)="ui/([^"]+)"', page.text))
     seen: set[str] = set()
-    assert {"page.js", "page.css", "icon.svg"} == wanted
+    assert {script, "page.css", "icon.svg"} == wanted
     while wanted - seen:
         name = (wanted - seen).pop()
         seen.add(name)
-        reply = await client.get(f"ui/{name}")
+        reply = await client.get(f"{at}/ui/{name}")
         assert reply.status_code == 200, name
         types = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
         assert reply.headers["content-type"].partition(";")[0] == types[PurePosixPath(name).suffix]
@@ -74,27 +77,30 @@ async def test_every_file_that_the_page_names_is_served(client: httpx.AsyncClien
     assert len(seen) > 5
 
 
-async def test_nothing_else_is_served(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("at", ["rollouts", "fleets"])
+async def test_nothing_else_is_served(client: httpx.AsyncClient, at: str) -> None:
     """No other file of the package, by whatever path."""
     for name in ("nothing.js", "page.py", "..%2Fpage.py", "%2e%2e%2froutes.py", "index.html%00"):
-        assert (await client.get(f"ui/{name}")).status_code in {400, 404}, name
+        assert (await client.get(f"{at}/ui/{name}")).status_code in {400, 404}, name
 
 
-async def test_a_page_has_no_script_of_its_own(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("at", ["rollouts", "fleets"])
+async def test_a_page_has_no_script_of_its_own(client: httpx.AsyncClient, at: str) -> None:
     """The policy would refuse it: handlers and styles belong in the files."""
-    text = (await client.get("ui")).text
+    text = (await client.get(f"{at}/ui")).text
     assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=", text)
 
 
 async def test_whose_session_it_is(client: httpx.AsyncClient, sessions: Sessions) -> None:
     """The page says it; one that is over is refused."""
     secret = sessions.open(Actor("anna", is_known=True))
-    mine = await client.get("ui/session", headers={"authorization": f"Bearer {secret}"})
-    nobodys = await client.get("ui/session")
-    wrong = await client.get("ui/session", headers={"authorization": "Bearer guess"})
+    mine = await client.get("rollouts/ui/session", headers={"authorization": f"Bearer {secret}"})
+    nobodys = await client.get("rollouts/ui/session")
+    wrong = await client.get("rollouts/ui/session", headers={"authorization": "Bearer guess"})
     assert (mine.json(), nobodys.json(), wrong.status_code) == ({"user": "anna"}, {"user": ""}, 403)
 
 
 def test_the_files_are_in_the_package() -> None:
     """They are read when the routes are made: a gateway without them does not start."""
     RolloutPage(Sessions(VirtualClock().now_s))
+    FleetPage()

@@ -1,136 +1,52 @@
-"""What every Backend and LoadedModel must do, real or fake: both run through the same tests."""
+"""Every backend, and the fake that stands in for backends, as Backends."""
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 
 from gateway.backends.onnxruntime.backend import OnnxRuntimeBackend
-from gateway.core.errors import ModelLoadError
-from gateway.core.options import LoadOptions, ModelSpec
-from gateway.core.types import Array, Artifact
+from gateway.core.types import Artifact
 from gateway.testing import FakeBackend, identity_signature
-from tests.backends.graphs import batch, identity, save
+from tests.backends.backend_contract import BackendContract, BackendUnderTest
+from tests.backends.graphs import identity, save
+from tests.backends.triton.fake import FakeTriton, model
+from tests.backends.triton.fleets import fleet_of
+from tests.backends.triton.under_contract import under_contract
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from gateway.core.interfaces import Backend, LoadedModel
+
+class TestFake(BackendContract):
+    """The fake that other parts are tested against."""
+
+    @pytest.fixture
+    def subject(self, tmp_path: Path) -> BackendUnderTest:
+        backend = FakeBackend(signature=identity_signature(features=2), failures={"bad": "no such layer"})
+        good, bad = (Artifact(tmp_path, tmp_path / name, name) for name in ("good", "bad"))
+        return BackendUnderTest(backend, good, bad)
 
 
-@dataclass
-class Subject:
-    """A backend, a version `y = x` over `[rows, 2]` float32, and one that it cannot load."""
+class TestOnnxRuntime(BackendContract):
+    """ONNX files in this process."""
 
-    backend: Backend
-    good: Artifact
-    bad: Artifact
-
-
-def _fake(folder: Path) -> Subject:
-    backend = FakeBackend(signature=identity_signature(features=2), failures={"bad": "no such layer"})
-    return Subject(backend, Artifact(folder, folder / "a", "good"), Artifact(folder, folder / "b", "bad"))
+    @pytest.fixture
+    def subject(self, tmp_path: Path) -> BackendUnderTest:
+        good, bad = save(tmp_path / "1", identity()), save(tmp_path / "2", b"nonsense")
+        return BackendUnderTest(OnnxRuntimeBackend(), good, bad)
 
 
-def _onnxruntime(folder: Path) -> Subject:
-    good = save(folder / "1", identity())
-    return Subject(OnnxRuntimeBackend(), good, save(folder / "2", b"nonsense"))
+class TestTriton(BackendContract):
+    """A fleet of two servers; `tests/triton` does the same with a real one."""
 
-
-@pytest.fixture(params=[_fake, _onnxruntime], ids=["fake", "onnxruntime"])
-def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Subject:
-    make: Callable[[Path], Subject] = request.param
-    return make(tmp_path)
-
-
-@pytest.fixture
-async def model(subject: Subject) -> AsyncIterator[LoadedModel]:
-    loaded = await subject.backend.load(subject.good, LoadOptions(spec=ModelSpec(name="m"), instances=2))
-    yield loaded
-    await loaded.aclose()
-
-
-def _x(rows: int, start: float = 0.0) -> Array:
-    return np.arange(2 * rows, dtype=np.float32).reshape(rows, 2) + np.float32(start)
-
-
-async def test_loaded_model_describes_itself(subject: Subject, model: LoadedModel) -> None:
-    """A loaded model says what it takes, where it runs and how many runs it allows."""
-    assert subject.backend.name
-    assert subject.backend.platform
-    assert model.signature == identity_signature(features=2)
-    assert model.signature.batchable
-    assert (str(model.device), model.instances) == ("cpu", 2)
-    assert model.memory_bytes >= 0
-
-
-async def test_answers_are_the_models(model: LoadedModel) -> None:
-    """The outputs asked for come back with the values of the model, and times that are not negative."""
-    result = await model.infer(batch({"x": _x(3)}, rows=3))
-    np.testing.assert_array_equal(result.outputs["y"], _x(3))
-    times = (result.compute_input_ns, result.compute_infer_ns, result.compute_output_ns)
-    assert min(times) >= 0
-    assert sum(times) > 0
-
-
-async def test_read_only_inputs_are_taken(model: LoadedModel) -> None:
-    """A batch's arrays may be read-only."""
-    x = _x(2)
-    x.flags.writeable = False
-    np.testing.assert_array_equal((await model.infer(batch({"x": x}, rows=2))).outputs["y"], x)
-
-
-async def test_outputs_outlive_later_runs(model: LoadedModel) -> None:
-    """A later run, or a change of the inputs after the run, never overwrites an earlier output."""
-    x = _x(2)
-    first = (await model.infer(batch({"x": x}, rows=2))).outputs["y"]
-    x += 50
-    for start in range(1, 20):
-        await model.infer(batch({"x": _x(2, start)}, rows=2))
-    np.testing.assert_array_equal(first, _x(2))
-
-
-async def test_concurrent_runs_keep_apart(model: LoadedModel) -> None:
-    """More runs at once than instances each get their own answer."""
-    batches = [batch({"x": _x(1 + n % 3, 100 * n)}, rows=1 + n % 3) for n in range(24)]
-    results = await asyncio.gather(*(model.infer(b) for b in batches))
-    for given, result in zip(batches, results, strict=True):
-        np.testing.assert_array_equal(result.outputs["y"], given.inputs["x"])
-
-
-async def test_stream_of_a_plain_model_gives_one_result(model: LoadedModel) -> None:
-    """Streaming a model that is not decoupled gives its one result."""
-    results = [result async for result in model.stream(batch({"x": _x(1)}))]
-    assert len(results) == 1
-    np.testing.assert_array_equal(results[0].outputs["y"], _x(1))
-
-
-async def test_cancelled_run_harms_nobody(model: LoadedModel) -> None:
-    """After a caller was cancelled, the model answers others and can be closed."""
-    running = [asyncio.ensure_future(model.infer(batch({"x": _x(1)}))) for _ in range(6)]
-    await asyncio.sleep(0)
-    for run in running[::2]:
-        run.cancel()
-    results = await asyncio.gather(*running, return_exceptions=True)
-    assert [isinstance(r, asyncio.CancelledError) for r in results] == [True, False] * 3
-    np.testing.assert_array_equal((await model.infer(batch({"x": _x(1, 7)}))).outputs["y"], _x(1, 7))
-
-
-async def test_failed_load_says_why_and_disturbs_nobody(subject: Subject, model: LoadedModel) -> None:
-    """A version that cannot be loaded raises ModelLoadError with a reason; what is loaded goes on."""
-    with pytest.raises(ModelLoadError) as caught:
-        await subject.backend.load(subject.bad, LoadOptions(spec=ModelSpec(name="bad")))
-    assert len(str(caught.value)) > 10
-    np.testing.assert_array_equal((await model.infer(batch({"x": _x(1)}))).outputs["y"], _x(1))
-
-
-async def test_two_loads_are_two_models(subject: Subject, model: LoadedModel) -> None:
-    """Closing one of two models loaded from the same files leaves the other running."""
-    other = await subject.backend.load(subject.good, LoadOptions(spec=ModelSpec(name="m")))
-    await other.aclose()
-    np.testing.assert_array_equal((await model.infer(batch({"x": _x(1)}))).outputs["y"], _x(1))
+    @pytest.fixture
+    async def subject(self) -> AsyncIterator[BackendUnderTest]:
+        async with (
+            FakeTriton({"m": model(1)}) as one,
+            FakeTriton({"m": model(1)}) as two,
+            fleet_of(one.address, two.address) as scene,
+        ):
+            yield under_contract(scene, "m")

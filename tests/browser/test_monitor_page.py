@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +18,7 @@ from tests.monitor.pages.view_fake import CREDIT, FakeView
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from playwright.async_api import Browser, ConsoleMessage, Page
+    from playwright.async_api import Browser, ConsoleMessage, Page, Route
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -39,6 +40,15 @@ DRAWN: Final = """() => {
 }"""
 END: Final = "() => [...Bokeh.documents[0].all_models].find((model) => model.name === 'times').end"
 FILL: Final = "() => Bokeh.documents.at(-1)?.roots()[0]?.background_fill_color"
+FILLS: Final = "() => Bokeh.documents.map((each) => each.roots()[0]?.background_fill_color)"
+SLOW: Final = """() => {
+    const drawn = Bokeh.embed.embed_item;
+    Bokeh.embed.embed_item = async (item) => {
+        const held = await drawn(item);
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        return held;
+    };
+}"""
 
 
 @dataclass
@@ -142,6 +152,31 @@ async def test_colours_follow_the_system(watched: Watched, browser: Browser) -> 
         await page.wait_for_function(f"() => ({FILL})() === '#ffffff'")
         await page.emulate_media(color_scheme="dark")
         await page.wait_for_function(f"() => ({FILL})() === '#1b2127'")
+
+
+async def late(route: Route) -> None:
+    """A network slow enough that charts could be drawn meanwhile."""
+    await asyncio.sleep(1.0)
+    await route.continue_()
+
+
+async def test_colours_follow_while_charts_are_drawn(watched: Watched, browser: Browser) -> None:
+    """What was drawn, or about to be, in the colours of before is drawn again in those of now."""
+    async with watched.page(browser, color_scheme="light") as page:
+        await page.goto(f"{watched.url}/pipeline")
+        await expect(page.locator("#stream")).to_have_text("live")
+        await page.wait_for_function(DRAWN)
+        charts = await page.evaluate("Bokeh.documents.length")
+        assert charts > 1
+        await page.evaluate(SLOW)
+        await page.emulate_media(color_scheme="dark")
+        await page.wait_for_function(f"() => ({FILL})() === '#1b2127'")
+        await page.route("**/ui/data/**", late)
+        await page.emulate_media(color_scheme="light")
+        await page.wait_for_function(
+            f"() => {{ const fills = ({FILLS})(); return fills.length === {charts} && "
+            "fills.every((fill) => fill === '#ffffff') }"
+        )
 
 
 async def test_categories_are_text(watched: Watched, browser: Browser) -> None:

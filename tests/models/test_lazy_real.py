@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gateway.app import Batchers
 from gateway.backends.onnxruntime.backend import OnnxRuntimeBackend
 from gateway.backends.warm_up import warm_up
+from gateway.batchers import Batchers
 from gateway.core.clock import LoopClock
 from gateway.core.options import ModelSpec
 from gateway.core.types import Artifact, VersionState, VersionStatus

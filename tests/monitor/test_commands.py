@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
+from gateway.commands.failure import CommandFailed
+from gateway.commands.monitor_export import ExportOptions, export
 from tests.acceptance.process import COMMAND
 from tests.monitor import car_loans
-from tests.monitor.watching import ROWS, watched
+from tests.monitor.watching import ROWS, START_S, watched
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def gateway(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -81,7 +85,59 @@ async def test_labels_reports_and_erasure(tmp_path: Path, monkeypatch: pytest.Mo
         told = await asyncio.to_thread(gateway, "export", "car_loan", "--out", report)
         assert told.returncode == 0, told.stderr
         assert json.loads(report.read_bytes())["model"]["model"] == "car_loan"
+        kept = tmp_path / "reports"
+        kept.mkdir()
+        old, others = "car_loan-20200101T000000Z.json", {"car_loan-notes.json", "b-20200101T000000Z.json"}
+        for name in (old, *others):
+            (kept / name).write_text("{}")
+        told = await asyncio.to_thread(gateway, "export", "car_loan", "--out", kept, "--keep", "30")
+        assert told.returncode == 0, told.stderr
+        (fresh,) = {path.name for path in kept.iterdir()} - others
+        assert re.fullmatch(r"car_loan-\d{8}T\d{6}Z\.html", fresh)
         wrong = await asyncio.to_thread(gateway, "export", "nobody", "--out", report)
         assert (wrong.returncode, "nobody" in wrong.stderr) == (1, True)
         erased = await asyncio.to_thread(gateway, "erase", "anna")
         assert erased.stdout == f"{ROWS} records erased\n", erased.stderr
+
+
+def reports_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.glob("*.json"))
+
+
+async def test_reports_are_kept_for_their_time_and_no_longer(tmp_path: Path) -> None:
+    """By a clock that is moved: one report a day, those of seven days are kept."""
+    async with watched(tmp_path / "state") as run:
+        await run.minute(0, 10_000)
+        options = ExportOptions(
+            model="car_loan", out=tmp_path, url=run.monitor.pages_url, format="json", keep_days=7, query={}
+        )
+        reports: list[str] = []
+        for day in range(12):
+            await asyncio.to_thread(export, options, START_S + 86_400 * day)
+            reports = reports_in(tmp_path)
+            assert len(reports) == min(day + 1, 8)
+        assert reports[0] == "car_loan-20260925T141400Z.json"
+        single = replace(options, out=tmp_path / reports[0])
+        with pytest.raises(CommandFailed, match="no directory"):
+            await asyncio.to_thread(export, single, START_S)
+
+
+async def test_a_subject_is_looked_for_in_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found while its rows are there, by its hash; not found once it was erased."""
+    monkeypatch.setenv("SUBJECTS", "a key that gateways have as well")
+    config = tmp_path / "monitor.yaml"
+    config.write_text("data: monitor\nsubject_key: {env: SUBJECTS}\n")
+    async with watched(tmp_path, subject_key={"env": "SUBJECTS"}) as run:
+        monkeypatch.setenv("GATEWAY_MONITOR_URL", run.monitor.pages_url)
+        view_hash = run.monitor._hash_subject
+        assert view_hash is not None
+        await run.minute(0, 10_000, subject=view_hash("anna"))
+        await run.monitor.engine.make_durable()
+        found = await asyncio.to_thread(gateway, "trace", "anna", "--config", config)
+        assert (found.returncode, "monitor.sqlite" in found.stdout) == (1, True), found.stderr
+        other = await asyncio.to_thread(gateway, "trace", "bert", "--config", config)
+        assert (other.returncode, "in none of" in other.stdout) == (0, True), other.stderr
+        await asyncio.to_thread(gateway, "erase", "anna")
+        gone = await asyncio.to_thread(gateway, "trace", "anna", "--config", config)
+        assert gone.returncode == 0, gone.stdout + gone.stderr
+    assert gateway("trace", "anna").returncode == 2

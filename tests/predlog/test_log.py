@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.errors import BackendError, Cancelled, Overloaded
 from gateway.core.types import Datatype, InferRequest, ModelSignature, TensorSpec
 from gateway.predlog.policy import ModelPolicy, Rule, TensorRule
-from gateway.predlog.rows import Reason
+from gateway.predlog.rows import Reason, Role
 from gateway.predlog.sampling import SamplingOptions
 from tests.predlog.scene import VERSION, Scene, batch, column, request
 
@@ -95,6 +98,36 @@ def test_rows_of_one_layout_travel_together_and_others_apart() -> None:
     assert found["x",].statuses == ("BackendError",)
     assert found[()].keys == (b"r",)
     assert found[()].statuses == ("Overloaded",)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"inputs": {"x": np.ones((1, 3), np.float32)}},
+        {"inputs": {"z": np.ones((1, 2), np.float32)}},
+        {"outputs": {"y": np.ones((1, 4))}},
+        {"outputs": {"x": np.ones((1, 1))}},
+        {"inputs": {"x": np.ones((1, 2), np.float32), "z": np.ones((1, 1), np.float32)}},
+        {"inputs": {}},
+    ],
+)
+def test_a_run_unlike_the_one_before_has_columns_of_its_own(second: dict[str, Any]) -> None:
+    """Whatever differs, a name, a width or how many: what one run had is not read into the other's rows."""
+    scene = Scene()
+    plain = batch([request("a")])
+    other = batch([request("b")], **second)
+    for one in (plain, other, plain):
+        scene.tap.on_batch(one)
+    assert scene.accounts.totals().offered == 3
+    found = {
+        found.keys[0]: [(kept.role, kept.name, kept.values.shape[1]) for kept in found.columns]
+        for found in scene.end()
+    }
+    for key, made in (("a", plain), ("b", other)):
+        tensors = [(Role.INPUT, made.inputs), (Role.OUTPUT, made.outputs)]
+        assert found[key.encode()] == [
+            (role, name, array.shape[1]) for role, arrays in tensors for name, array in (arrays or {}).items()
+        ]
 
 
 def test_a_full_ring_drops_and_takes_again() -> None:

@@ -163,7 +163,7 @@ def test_a_key_is_where_the_policy_says(source: Source, key: bytes) -> None:
     """Numbers are their decimal text, booleans `true` and `false`, as in the hash of splits."""
     asked = request("id", headers={"x-key": "head"}, parameters={"customer": 17, "vip": True})
     assert source.value(asked) == key
-    assert source.reader()([asked]) == [key]
+    assert source.values([asked]) == [key]
 
 
 def test_a_subject_is_a_keyed_hash() -> None:

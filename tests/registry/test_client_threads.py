@@ -18,6 +18,7 @@ _PROGRAM = """
 import asyncio, json, os
 from pathlib import Path
 {imports}
+from gateway.commands.ending import end_process
 from gateway.registry.client_threads import start_giving_way
 
 async def ask():
@@ -30,6 +31,7 @@ start_giving_way()
 own = os.getpriority(os.PRIO_PROCESS, 0)
 tasks = [int(task.name) for task in Path("/proc/self/task").iterdir() if int(task.name) != os.getpid()]
 print(json.dumps([own, [os.getpriority(os.PRIO_PROCESS, task) for task in tasks]]))
+end_process(0)
 """
 
 

@@ -9,39 +9,10 @@ exits 1 if a mutant survives, or if a rule is no longer written as this list has
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).parents[2]
-PACKAGE: Final = "src/gateway/routing"
-TIMEOUT_S: Final = 120
-"""For the tests of one mutant; one that makes them hang is found as well."""
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A rule, and the same broken.
-
-    Attributes:
-        rule: the invariant and what is broken.
-        file: module in `gateway.routing`.
-        old: what stands there, exactly once.
-        new: what stands there instead.
-        tests: files of this directory that have to fail.
-    """
-
-    rule: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-
+from tests.mutation import Mutant, survivors
 
 BUCKETS: Final = ("test_buckets.py",)
 SPLIT: Final = ("test_split.py",)
@@ -342,45 +313,5 @@ MUTANTS: Final = (
 )
 
 
-def main(words: list[str]) -> int:
-    """Try every mutant whose rule contains one of the words; all without words."""
-    survivors = 0
-    with tempfile.TemporaryDirectory() as scratch:
-        tree = Path(scratch)
-        for part in ("src", "tests", "loadtests"):
-            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", tree)
-        for mutant in MUTANTS:
-            if words and not any(word in mutant.rule for word in words):
-                continue
-            outcome = tried(mutant, tree)
-            survivors += outcome != "found"
-            sys.stdout.write(f"{outcome:8} {mutant.rule} ({mutant.file})\n")
-            sys.stdout.flush()
-    return int(survivors > 0)
-
-
-def tried(mutant: Mutant, tree: Path) -> str:
-    """Return `found`, `SURVIVED`, `STALE` (the rule is written otherwise now) or `BROKEN` (no test ran)."""
-    path = tree / PACKAGE / mutant.file
-    sound = path.read_text()
-    if sound.count(mutant.old) != 1:
-        return "STALE"
-    path.write_text(sound.replace(mutant.old, mutant.new))
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout", "20"]
-    files = [f"tests/routing/{name}" for name in mutant.tests]
-    environment = {**os.environ, "PYTHONPATH": str(tree / "src")}
-    try:
-        done = subprocess.run(
-            [*command, *files], cwd=tree, env=environment, capture_output=True, timeout=TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return "found"
-    finally:
-        path.write_text(sound)
-    # A test that hangs is ended together with its process by the time limit of one test.
-    return {0: "SURVIVED", 1: "found"}.get(done.returncode, "BROKEN")
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(survivors(MUTANTS, "routing", "routing", sys.argv[1:]) > 0)

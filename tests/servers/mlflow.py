@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.servers.orphans import end_with_us
+
 ENVIRONMENT = Path(__file__).resolve().parents[2] / "build" / "mlflow-server"
 STARTS_WITHIN_S = 90.0
 STOPS_WITHIN_S = 20.0
@@ -69,6 +71,7 @@ class MlflowServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        end_with_us(self._process)
         self._wait(self._process, log)
 
     def stop(self) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from tests.servers.orphans import end_with_us
+
 BUCKET = "models"
 """There from the start."""
 STARTS_WITHIN_S = 60.0
@@ -110,6 +112,7 @@ def _start(directory: Path, server: Seaweed, ports: Mapping[str, int]) -> subpro
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    end_with_us(process)
     try:
         _wait(process, server, log)
     except BaseException:

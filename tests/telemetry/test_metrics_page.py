@@ -9,6 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.core.errors import Overloaded
 from gateway.core.evidence import ArmCounts, RoutePlan, ShadowCounts
+from gateway.core.remote import Address, EndpointState, EndpointView
+from gateway.core.remote import Outcome as AttemptOutcome
 from gateway.core.rollout import Assignment, HashSpec
 from gateway.core.types import CPU, StepTiming, VersionOrigin, VersionState
 from gateway.registry.cache import CollectReport
@@ -18,6 +20,7 @@ from gateway.telemetry.memory_metrics import MemorySources
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.outcome import Outcome
 from gateway.telemetry.registry_metrics import RegistrySources
+from gateway.telemetry.remote_metrics import RemoteMetrics
 from gateway.telemetry.rollout_metrics import RolloutSources
 from gateway.telemetry.server_metrics import QueueView, ServerSources
 from gateway.testing import VirtualClock
@@ -65,7 +68,19 @@ def scraped() -> Facts:
             awake=lambda: ["digits"],
         )
     )
+    metrics.watch_fleets(_fleet_metrics())
     return dict(_families(text_page(metrics).decode()))
+
+
+def _fleet_metrics() -> RemoteMetrics:
+    """Of one endpoint, ejected after one attempt."""
+    endpoint = Address("10.0.0.1", 8001)
+    view = EndpointView(address=endpoint, state=EndpointState.EJECTED)
+    fleets = RemoteMetrics(lambda: {"fleet-a": [view]})
+    fleets.on_attempt("fleet-a", endpoint, AttemptOutcome.FAILED, 0.1)
+    fleets.on_decision("fleet-a", "retry")
+    fleets.on_endpoint("fleet-a", endpoint, EndpointState.EJECTED, "5 failures in a row")
+    return fleets
 
 
 def _use_registries(metrics: GatewayMetrics) -> None:

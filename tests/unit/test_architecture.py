@@ -11,6 +11,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "gateway"
 COMPOSITION = {
     *("app", "wiring", "wiring_registries", "registries", "rolling_out"),
     *("prediction_logging", "prediction_sinks"),
+    *("batchers", "triton_fleets", "wiring_triton"),
     *("cli", "commands", "__main__"),
 }
 """May import everything of ours: they put the parts together."""
@@ -40,7 +41,10 @@ NEIGHBOURS = {
 """What each package may import of ours beside itself and `core`."""
 
 RESTRICTED = {
-    "grpc": {"transport/grpc_aio.py", "commands/load_grpc.py", "predlog/stream/", "monitor/ingest/"},
+    "grpc": {
+        *("transport/grpc_aio.py", "commands/load_grpc.py", "predlog/stream/", "monitor/ingest/"),
+        "backends/triton/",
+    },
     "hpack": {"transport/http2/"},
     "onnxruntime": {"backends/onnxruntime/"},
     "onnx": {"backends/onnxruntime/"},
@@ -62,12 +66,12 @@ RESTRICTED = {
     "obstore": {"registry/", "predlog/sinks/parquet"},
     "mlflow": {"registry/mlflow/"},
     "model_signing": {"registry/verification/"},
-    "watchfiles": {"config/", "registry/"},
+    "watchfiles": {"backends/remote/discovery", "config/", "registry/"},
     "simdjson": {"protocol/"},
     "orjson": {"protocol/", "api/", "admin/", "state/", "monitor/", "predlog/"},
     "typer": {"cli.py", "commands/"},
     "rich": {"cli.py", "commands/"},
-    "tritonclient": set(),
+    "tritonclient": {"backends/triton/"},
 }
 """Third-party packages that only the named places may import."""
 

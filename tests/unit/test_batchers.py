@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from gateway.app import SLOTS_PER_ACCELERATOR, Batchers
+from gateway.batchers import SLOTS_PER_ACCELERATOR, Batchers
 from gateway.core.clock import LoopClock
 from gateway.core.options import BatchingOptions, ModelSpec
 from gateway.core.statistics import VersionStatistics

@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from gateway.admin import documents
+from gateway.admin.fleets import fleet_of, fleet_row
 from gateway.admin.json_text import json_answer
 from gateway.admin.names import unknown
-from gateway.admin.page import RolloutPage
+from gateway.admin.page import FleetPage, RolloutPage
 from gateway.admin.registries import RegistryHttp
 from gateway.admin.rollouts import RolloutHttp
 from gateway.core.calls import HttpHandler, HttpRequest, HttpResponse, HttpRoute
 from gateway.core.types import Device
 
 if TYPE_CHECKING:
+    from gateway.admin.fleets import FleetRow
     from gateway.admin.rollouts import RolloutParts
     from gateway.admin.views import RegistryView, ResolutionView, SigningView, WebhookReceiver
     from gateway.core.interfaces import ModelCatalog
@@ -29,6 +31,10 @@ MemoryRows: TypeAlias = Iterable[tuple[Device, int, int | None]]
 
 
 def _nothing() -> MemoryRows:
+    return ()
+
+
+def _no_fleets() -> Sequence[FleetRow]:
     return ()
 
 
@@ -47,6 +53,7 @@ class AdminParts:
         registries: those followed.
         webhooks: by name of a registry in the configuration, for those that have one.
         memory: what models hold on each device.
+        fleets: of remote model servers.
         rollouts: those under way; None where the configuration names no directory of rollout files.
         wall_s: wall-clock seconds since the epoch.
     """
@@ -57,6 +64,7 @@ class AdminParts:
     registries: Sequence[RegistryView] = ()
     webhooks: Mapping[str, WebhookReceiver] = field(default_factory=_no_webhooks)
     memory: Callable[[], MemoryRows] = _nothing
+    fleets: Callable[[], Sequence[FleetRow]] = _no_fleets
     rollouts: RolloutParts | None = None
     wall_s: Callable[[], float] = time.time
 
@@ -64,16 +72,20 @@ class AdminParts:
 def admin_routes(parts: AdminParts) -> list[HttpRoute]:
     """Return the routes over `parts`."""
     pages = _Pages(parts)
+    fleet_page = FleetPage([] if parts.rollouts is None else ["rollouts"])
     registries = RegistryHttp(parts.registries, parts.webhooks, parts.wall_s)
     table: list[tuple[str, str, HttpHandler, str]] = [
         ("GET", "/", pages.status, "status"),
         ("GET", "/models/{model}", pages.model, "model"),
+        ("GET", "/fleets", pages.fleets, "fleets"),
+        ("GET", "/fleets/ui", fleet_page.index, "fleet_page"),
+        ("GET", "/fleets/ui/{file}", fleet_page.file, "fleet_page_file"),
         ("POST", "/registries/{registry}/webhook", registries.webhook, "webhook"),
         ("POST", "/registries/{registry}/poll", registries.poll, "poll"),
     ]
     if parts.rollouts is not None:
         rollouts = RolloutHttp(parts.rollouts, parts.wall_s)
-        page = RolloutPage(parts.rollouts.sessions)
+        page = RolloutPage(parts.rollouts.sessions, ["fleets"] if parts.fleets() else [])
         table += [
             ("GET", "/rollouts", rollouts.index, "rollouts"),
             ("GET", "/rollouts/events", rollouts.events, "rollout_events"),
@@ -97,17 +109,24 @@ class _Pages:
 
     async def status(self, _request: HttpRequest) -> HttpResponse:
         """Show everything in short."""
-        parts = self._parts
+        parts, now_s = self._parts, self._parts.wall_s()
         return json_answer(
             {
                 "version": parts.version,
-                "now": parts.wall_s(),
+                "now": now_s,
                 "ready": parts.catalog.is_ready(),
                 "models": await self._rows(),
                 "memory": [documents.memory_row(*row) for row in parts.memory()],
                 "registries": [documents.registry_row(registry) for registry in parts.registries],
+                "fleets": [fleet_row(fleet, now_s) for fleet in parts.fleets()],
             }
         )
+
+    async def fleets(self, _request: HttpRequest) -> HttpResponse:
+        """Show every fleet with its endpoints."""
+        now_s = self._parts.wall_s()
+        rows = [fleet_row(fleet, now_s) for fleet in self._parts.fleets()]
+        return json_answer({"now": now_s, "fleets": rows})
 
     async def model(self, request: HttpRequest) -> HttpResponse:
         """Show everything about one model."""
@@ -123,7 +142,9 @@ class _Pages:
             for row in rows
         ]
         page = documents.model_page(name, ready=catalog.is_model_ready(name), rows=pages, resolution=standing)
-        return json_answer({"now": self._parts.wall_s(), **page})
+        now_s = self._parts.wall_s()
+        fleet = fleet_of(name, self._parts.fleets(), now_s)
+        return json_answer({"now": now_s, **page, "fleet": fleet})
 
     async def _rows(self) -> list[dict[str, Any]]:
         """Return the index, some rows a turn of the loop: hundreds of models take milliseconds."""

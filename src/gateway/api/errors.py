@@ -95,10 +95,12 @@ def _forget_frames(error: BaseException) -> None:
     Their frames hold the request's body, and refer to the error by way of whoever passed it on: a cycle that
     would keep megabytes until the garbage collector comes by.
     """
-    seen: BaseException | None = error
-    while seen is not None:
-        seen.__traceback__ = None
-        seen = seen.__cause__ or seen.__context__
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:  # an error may be its own cause, by way of others
+        seen.add(id(link))
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
 
 
 def _log_unforeseen(error: Exception) -> None:

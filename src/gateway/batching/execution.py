@@ -88,6 +88,7 @@ class Executor:
         self._name = name
         self._threads = threads
         self._model = model
+        self._remote = model.remote
         self._assembler = assembler
         self._splitter = splitter
         self.clock = clock
@@ -121,7 +122,10 @@ class Executor:
         execution.assembly = assembly
         execution.divisible = True
         names = self._splitter.wanted([job.ticket.request for job in jobs])
-        return Batch(assembly.inputs, assembly.padded_rows, names, parameters)
+        batch = Batch(assembly.inputs, assembly.padded_rows, names, parameters)
+        if self._remote:
+            _describe(batch, jobs)
+        return batch
 
     def failure(self, exc: Exception) -> GatewayError:
         """Return the error that the requests of a failed run are answered with."""
@@ -140,6 +144,18 @@ class Executor:
         execution.compute_input_ns += result.compute_input_ns
         execution.compute_infer_ns = result.compute_infer_ns
         execution.compute_output_ns = result.compute_output_ns
+
+
+def _describe(batch: Batch, jobs: Sequence[Job]) -> None:
+    """Write into a batch what another server is told of its requests."""
+    requests = [job.ticket.request for job in jobs]
+    deadlines_s = [request.deadline_s for request in requests if request.deadline_s is not None]
+    if len(deadlines_s) == len(requests):
+        batch.deadline_s = max(deadlines_s)
+    batch.priority = min([request.priority for request in requests])
+    if len(requests) == 1:
+        batch.request_id = requests[0].request_id
+        batch.trace = requests[0].trace
 
 
 def may_be_one_request(error: GatewayError) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from gateway.core.errors import InvalidRequest
+from gateway.core.options import EVERY_PARAMETER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,7 +67,9 @@ class Grouper:
             spec.name: {rule.axis: rule for rule in options.pad if rule.input == spec.name}
             for spec in signature.inputs
         }
-        self._parameters = options.group_parameters if self._batchable else ()
+        declared = (options.group_parameters or ()) if self._batchable else ()
+        self._every_parameter = EVERY_PARAMETER in declared
+        self._parameters = () if self._every_parameter else declared
         self._layouts: dict[tuple[_Head, ...], Layout] = {}
         self._kinds: dict[object, Layout] = {}
 
@@ -100,17 +103,20 @@ class Grouper:
 
     def key(self, request: InferRequest, layout: Layout) -> Hashable:
         """Return the grouping key of a request with this layout."""
-        if not layout.shared and not self._parameters:
+        named = self._parameters or (self._every_parameter and sorted(request.parameters))
+        if not layout.shared and not named:
             return layout.key
         shared = [request.inputs[position].array for position in layout.shared]
         if layout.shared_bytes > SHARED_BYTES or _much_text(shared):
             return object()
         values = tuple([_value_of(array) for array in shared])
-        parameters = tuple([_typed(request.parameters.get(name)) for name in self._parameters])
+        parameters = tuple([(name, _typed(request.parameters.get(name))) for name in named or ()])
         return (layout.key, values, parameters)
 
-    def shared_parameters(self, request: InferRequest) -> dict[str, ParameterValue]:
+    def shared_parameters(self, request: InferRequest) -> Mapping[str, ParameterValue]:
         """Return the group parameters a request brings: those its whole batch has in common."""
+        if self._every_parameter:
+            return request.parameters
         return {name: request.parameters[name] for name in self._parameters if name in request.parameters}
 
     def _measure(self, inputs: tuple[Tensor, ...], heads: tuple[_Head, ...]) -> Layout:

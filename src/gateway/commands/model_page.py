@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _STEP_WORDS: Final = {"NEW": "wait", **{state.value: name for state, name in STEP_NAMES.items()}}
 _ON_THE_WAY: Final = frozenset(state.value for state in STARTING)
 _COLOURS: Final = {"READY": "green", "FAILED": "red", "UNLOADED": "dim"}
+_ENDPOINT_COLOURS: Final = {"healthy": "green", "ejected": "red", "open": "red"}
 _STATUS_COLOURS: Final = {"stale": "yellow", "missing": "yellow", "error": "red"}
 _BAR_CELLS: Final = 24
 _CARD_LINES: Final = 20
@@ -51,6 +52,8 @@ def model_page(page: Page, chosen: str = "") -> RenderableType:
     parts: list[RenderableType] = [_headline(page)]
     if page["registry"] is not None:
         parts += [Text(), _standing(page["registry"], page["now"])]
+    if page.get("fleet") is not None:  # of a gateway that knows fleets, and a model on one
+        parts += [Text(), *_fleet(page["fleet"])]
     if versions:
         parts += [Text(), *_versions(versions, page["now"])]
         detailed = _detailed(page, chosen)
@@ -139,6 +142,23 @@ def _versions(versions: Iterable[Version], now_s: float) -> Iterator[RenderableT
             name = version_name(version["version"], version["label"])
             line = _plain(f"{name}: ", _COLOURS.get(version["state"], ""))
             yield _indented(line.append(printable(version["reason"]), "none"))
+
+
+def _fleet(fleet: Page) -> Iterator[RenderableType]:
+    """Give the endpoints of the fleet that a model runs on, with what each has of it."""
+    yield _plain(f"on fleet {fleet['fleet']}, as {fleet['model']}", "bold")
+    table = Table("endpoint", "state", "versions", "requests", box=None, pad_edge=False, header_style="bold")
+    for endpoint in fleet["endpoints"]:
+        state = _plain(endpoint["state"], _ENDPOINT_COLOURS.get(endpoint["state"], "yellow"))
+        if endpoint["reason"]:
+            state.append(printable(f": {endpoint['reason']}"), "none")
+        table.add_row(
+            _plain(endpoint["address"]),
+            state,
+            ", ".join(map(str, endpoint["versions"])) or "none",
+            f"{endpoint['inflight']} of {endpoint['limit']}",
+        )
+    yield _indented(table)
 
 
 def _claims(version: Version) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Final, TypeAlias
 
 import typer
 
-from gateway.commands.failure import CommandFailed
+from gateway.commands.failure import CommandFailed, Exit
 from gateway.commands.monitor_extra import EXTRA, not_installed
 from gateway.commands.options import reported
 
@@ -169,17 +169,40 @@ def labels(
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")],
     *,
-    out: Annotated[Path, typer.Option(help="The report: FILE.html, FILE.json or FILE.parquet.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="The report: FILE.html, FILE.json or FILE.parquet; or a directory of reports."),
+    ],
     period: Annotated[str, typer.Option(help="How far back: 1h, 6h, 1d, 7d, 30d, 90d. [default: 7d]")] = "",
     version: Annotated[str, typer.Option(help="The version; the live one if absent.")] = "",
+    format_: Annotated[
+        str, typer.Option("--format", help="Of a report in a directory: html, json or parquet.")
+    ] = "html",
+    keep: Annotated[
+        float, typer.Option(min=0, metavar="DAYS", help="Delete older reports from the directory; 0: none.")
+    ] = 0.0,
     url: MonitorUrlOption = DEFAULT_MONITOR_URL,
 ) -> None:
     """Write a report on a model, from aggregates alone, to one file."""
     with reported():
-        from gateway.commands.monitor_remote import export as run
+        import time
+
+        from gateway.commands.monitor_export import ExportOptions
+        from gateway.commands.monitor_export import export as run
         from gateway.commands.monitor_remote import token
 
-        run(model, out, url, {"range": period, "version": version}, token())
+        run(
+            ExportOptions(
+                model=model,
+                out=out,
+                url=url,
+                format=format_,
+                keep_days=keep,
+                query={"range": period, "version": version},
+                token=token(),
+            ),
+            time.time(),
+        )
 
 
 @monitor_app.command()
@@ -190,7 +213,7 @@ def erase(
         Path | None,
         typer.Option(
             metavar="CONFIG",
-            help="Erase from the Parquet files of this gateway configuration instead of at the monitor.",
+            help="A gateway's configuration: erase from its Parquet files and spools, not at the monitor.",
         ),
     ] = None,
     url: MonitorUrlOption = DEFAULT_MONITOR_URL,
@@ -206,3 +229,30 @@ def erase(
         from gateway.commands.monitor_remote import token
 
         run(subject, url, token())
+
+
+@monitor_app.command()
+def trace(
+    subject: Annotated[str, typer.Argument(metavar="SUBJECT", help="As the log's subject header has it.")],
+    *,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="CONFIG", help="The monitor's configuration: look in its directory."),
+    ] = None,
+    files_of: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CONFIG", help="A gateway's configuration: look in its Parquet files and spools."
+        ),
+    ] = None,
+) -> None:
+    """Look for a subject's name and hash in the bytes of every file; fail if they are in any."""
+    with with_extra():
+        from gateway.commands.monitor_trace import trace_log, trace_monitor
+
+        if (config is None) == (files_of is None):
+            raise CommandFailed("give exactly one of --config, --files-of", Exit.USAGE)
+        if config is not None:
+            trace_monitor(subject, config)
+        if files_of is not None:
+            trace_log(subject, files_of)

@@ -1,4 +1,4 @@
-"""`gateway monitor labels`, `export` and `erase`: asked of a running monitor by its API."""
+"""`gateway monitor labels` and `erase`: asked of a running monitor by its API."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from gateway.commands.client import GatewayClient, parse_address
-from gateway.commands.failure import CommandFailed, Exit
+from gateway.commands.failure import CommandFailed
 from gateway.monitor.labels.files import rows
 
 if TYPE_CHECKING:
@@ -66,27 +66,6 @@ def import_labels(options: LabelsOptions) -> None:
     sys.stdout.write(", ".join(f"{count} {name}" for name, count in totals.items()) + "\n")
 
 
-def export(model: str, out: Path, url: str, query: Mapping[str, str], token: str = "") -> None:
-    """Write a report on a model to a file, whose ending says the format: html, json or parquet.
-
-    Raises:
-        CommandFailed: there is no such format, model or monitor.
-    """
-    kind = out.suffix.removeprefix(".")
-    if kind not in {"html", "json", "parquet"}:
-        raise CommandFailed(f"{out}: a report ends in .html, .json or .parquet", Exit.USAGE)
-    asked = urlencode({"format": kind, **{name: value for name, value in query.items() if value}})
-    with client(url, token) as monitor:
-        reply = monitor.request("GET", f"/v1/models/{quote(model, safe='')}/report?{asked}")
-        if reply.status != 200:
-            raise CommandFailed(_sentence(reply.body))
-        try:
-            out.write_bytes(reply.body)
-        except OSError as exc:
-            raise CommandFailed(f"{out}: cannot be written: {exc.strerror}") from exc
-    sys.stdout.write(f"{out}: {len(reply.body)} bytes\n")
-
-
 def erase(subject: str, url: str, token: str = "") -> None:
     """Delete every record of a subject at the monitor; print how many there were.
 
@@ -107,12 +86,13 @@ def _asked(monitor: GatewayClient, method: str, path: str, body: bytes | None) -
     headers = {"content-type": "application/json"} if body else {}
     reply = monitor.request(method, path, body or b"", headers)
     if reply.status != 200:
-        raise CommandFailed(_sentence(reply.body))
+        raise CommandFailed(said(reply.body))
     document: dict[str, Any] = reply.json()
     return document
 
 
-def _sentence(body: bytes) -> str:
+def said(body: bytes) -> str:
+    """Return the sentence of a refusal."""
     try:
         return str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):

@@ -24,7 +24,6 @@ from gateway.commands.monitor_extra import check_installed
 from gateway.commands.progress import load_progress
 from gateway.commands.ready import BoundPorts, Listening, announcement, ready_json
 from gateway.commands.serve_monitor import MonitorProcess, monitor_command
-from gateway.config.monitor import load_monitor_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -128,6 +127,8 @@ def serve(
     """
     check_addresses(config)
     if monitor is not None:
+        from gateway.config.monitor import load_monitor_config  # noqa: PLC0415 - 0.1 s that few need
+
         check_installed()
         load_monitor_config(monitor)
     out = Console(stderr=as_json, highlight=False)

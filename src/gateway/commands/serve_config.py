@@ -59,7 +59,7 @@ def build_config(paths: Sequence[Path], file: Path | None, flags: ServeFlags) ->
     """
     config = load_config(file) if file else GatewayConfig()
     config = _with_paths(config, paths)
-    if not config.models and config.repository is None:
+    if not config.models and config.repository is None and not config.triton:
         raise CommandFailed(f"nothing to serve; usage: {_USAGE}", Exit.USAGE)
     return _with_flags(config, flags)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gateway import wiring
 from gateway.commands.failure import CommandFailed
 from gateway.commands.serve import listeners, repeated_ports
+from gateway.commands.validate_fleets import fleet_complaints
 from gateway.commands.validate_models import model_complaints, readable_file
 from gateway.commands.validate_rollouts import (
     configured_rollouts,
@@ -63,6 +64,8 @@ def _summary(config: GatewayConfig) -> str:
     parts = [f"models {', '.join(names)}"] if names else []
     if config.repository is not None:
         parts.append(f"repository {config.repository.path} (mode {config.repository.mode})")
+    if config.triton:
+        parts.append(f"Triton fleets {', '.join(fleet.name for fleet in config.triton)}")
     return "; ".join(parts) or "it names no model: pass some to `gateway serve`"
 
 
@@ -73,6 +76,7 @@ def find_complaints(config: GatewayConfig) -> Iterator[tuple[Location, str]]:
         if tls is not None:
             yield from _tls_complaints(("server", part, "tls"), tls)
     yield from _tracing_complaints(config)
+    yield from fleet_complaints(config)
     yield from model_complaints(config)
 
 

@@ -6,8 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from gateway import wiring
-from gateway.backends.onnxruntime.backend import OnnxRuntimeBackend
-from gateway.backends.onnxruntime.options import parse_options
+from gateway.backends.onnxruntime.options import BACKEND, parse_options
 from gateway.commands.serve_config import is_version_name
 from gateway.core.errors import ConfigError, ModelLoadError
 from gateway.core.options import ModelSpec
@@ -30,6 +29,8 @@ def model_complaints(config: GatewayConfig) -> Iterator[tuple[Location, str]]:
     for index, model in enumerate(config.models):
         if model.source is not None:
             yield from _source_complaints(config, index)
+            continue
+        if model.on_fleet is not None:
             continue
         path = model.path or (config.repository and config.repository.path / model.name)
         at: Location = ("models", index, "path") if model.path else ("models", index, "name")
@@ -70,8 +71,9 @@ def _source_complaints(config: GatewayConfig, index: int) -> Iterator[tuple[Loca
         yield ("models", index, "source"), str(exc)
         return
     try:
-        options = wiring.source_options(config).adjust(wiring.bare_spec(model.name)).backend_options
-        parse_options(options)
+        spec = wiring.source_options(config).adjust(wiring.bare_spec(model.name))
+        if model.on_fleet is None:
+            parse_options(spec.backend_options)
     except ModelLoadError as exc:
         yield (
             _place_of_options(config, model.name, ("models", index, "source")),
@@ -108,7 +110,7 @@ def _settings_complaints(
     for file in {**declared.label_files, **sources.label_files(name)}.values():
         if path.exists() and not readable_file(directory / file):
             yield at, f"model '{name}': {directory / file}: no such readable file of labels"
-    if spec.backend != OnnxRuntimeBackend.name:
+    if spec.backend != BACKEND:
         yield at, f"model '{name}': unable to find backend '{spec.backend}'"
         return
     try:

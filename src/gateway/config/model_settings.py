@@ -21,6 +21,7 @@ from gateway.config.rollout_checks import share_complaints
 from gateway.config.rollout_schema import split_spec
 from gateway.config.rollout_values import PositivePercent, Share, VersionText  # noqa: TC001 - likewise
 from gateway.config.section import Seconds, Section
+from gateway.config.triton_settings import TritonModelSettings
 from gateway.core.options import (
     BatchingOptions,
     CutRule,
@@ -98,8 +99,12 @@ class BatchingSettings(Section):
     """How outputs of padded inputs are cut back."""
     split_large: bool = False
     """Run a request of more than `max_batch_rows` rows in parts instead of refusing it."""
-    group_parameters: tuple[str, ...] = ()
-    """Request parameters that change results: only requests equal in them share a batch."""
+    group_parameters: tuple[str, ...] | None = None
+    """Request parameters that change results: only requests equal in them share a batch, and the model gets
+    them.
+
+    `["*"]` is every parameter. By default every one for a model on Triton, which may read any, and none for
+    one that runs here."""
     max_queue_rows: PositiveInt = 4096
     """Rows waiting beyond which requests are refused at once."""
     max_queue_bytes: ByteSize = Field(ByteSize(512 << 20), gt=0)
@@ -265,6 +270,11 @@ class NamedModelSettings(ModelSettings):
     without it `versions` decides."""
     registry: str | None = None
     """Which of `registries` the source is of, where several would do."""
+    backend: Literal["onnxruntime", "triton"] | None = None
+    """What runs it: ONNX Runtime in this process, or a fleet of Triton servers. Unset: `triton` where the
+    entry has a `triton`, else as the model's config.pbtxt says, else `onnxruntime`."""
+    triton: TritonModelSettings | None = None
+    """Which fleet and which of its models; without a `source` the versions are those that are READY there."""
     digest: str | None = Field(None, pattern=r"^(sha256:)?[0-9a-f]{64}$")
     """Content digest that the source's files must have, as `gateway models show` tells it."""
     split: dict[VersionText, Share] = Field(default_factory=dict, max_length=64)
@@ -283,7 +293,28 @@ class NamedModelSettings(ModelSettings):
             raise ValueError("give either path or source")
         if self.source is None and (extra := [n for n in ("registry", "digest") if getattr(self, n)]):
             raise ValueError(f"{extra[0]} needs a source")
+        if self.triton is not None and self.backend == "onnxruntime":
+            raise ValueError("triton needs backend 'triton'")
+        if self.on_fleet is not None:
+            self._check_remote()
         return self
+
+    @property
+    def on_fleet(self) -> TritonModelSettings | None:
+        """Where on a fleet it runs; None for a model of this process."""
+        if self.triton is None and self.backend == "triton":
+            return TritonModelSettings()
+        return self.triton
+
+    def _check_remote(self) -> None:
+        """Refuse what only a model of this process can have."""
+        if self.path is not None:
+            raise ValueError(
+                "a model of backend 'triton' has no path: its versions are those of its fleet, or of a source"
+            )
+        for name in ("onnxruntime", "instances", "batch_axes", "labels"):
+            if getattr(self, name):
+                raise ValueError(f"{name} says nothing of a model of backend 'triton'")
 
     @model_validator(mode="after")
     def _shares(self) -> NamedModelSettings:

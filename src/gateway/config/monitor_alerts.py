@@ -43,7 +43,7 @@ class SilenceSettings(FreezeSettings):
 
 
 class AlertmanagerSettings(Section):
-    """A Prometheus Alertmanager: it groups, inhibits and routes by itself, so it is told of every alarm."""
+    """A Prometheus Alertmanager: it inhibits, repeats and routes by itself; told of every group of alarms."""
 
     url: HttpUrl
     """Its address without a path of the API, `http://alertmanager:9093`."""
@@ -94,6 +94,9 @@ class AlertSettings(Section):
     """Where readers of messages find the monitor's pages."""
     group_wait: Duration = 10.0
     """Alarms of one model that come within this time are one message."""
+    group_window: Duration = 3600.0
+    """Alarms of one kind, model, version and arm that are raised within this time of the first, while one of
+    them stands, are told together: one page when the first comes, one word when the last has ended."""
     cooldown: Duration = 4 * 3600.0
     """What was told of one subject of a model is not told again within this time, however often it flaps."""
     silences: tuple[SilenceSettings, ...] = Field((), max_length=64)

@@ -38,6 +38,9 @@ class PerformanceSettings(Section):
     """What is compared with the reference: whole windows of this length."""
     lookback: Annotated[int, Field(ge=1, le=365)] = 30
     """Labels come late: the newest of so many windows that has enough of them is judged."""
+    stale: Annotated[int, Field(ge=1, le=365)] = 7
+    """An alarm ends when no newer window could be judged for the time of so many: the model's rows, or its
+    labels, have stopped coming."""
     settle: Duration = 60.0
     """How long after its end a window is judged: rows may be under way."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95

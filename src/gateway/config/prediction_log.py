@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, ByteSize, Field, PositiveInt, model_validator
 
-from gateway.config.prediction_sinks import SinkSettings
+from gateway.config.prediction_sinks import ProducerName, SinkSettings
 from gateway.config.registry_settings import SecretSettings  # noqa: TC001 - pydantic reads it
 from gateway.config.section import PositiveSeconds, Seconds, Section
 
@@ -156,11 +156,11 @@ class RingSettings(Section):
 class PredictionLogSettings(Section):
     """Every prediction logged to a monitor or a store; off without this section."""
 
-    producer: str = Field("", max_length=128)
+    producer: ProducerName = ""
     """Name of this process in the log, stable over restarts; empty: the host's name."""
     secret: SecretSettings | None = None
     """Key of the hashes that rules and `subject` ask for; who has it can tell known values."""
-    linger_s: Seconds = 0.05
+    linger_s: Seconds = 0.5
     """How long rows are gathered before they travel."""
     max_batch_bytes: ByteSize = Field(ByteSize(512 << 10), ge=4096, le=2 * MIB)
     """Rows travel together up to this size."""

@@ -15,6 +15,20 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 
+def check_producer(name: str) -> str:
+    """Return a producer's name: it travels in headers, which take printable ASCII alone.
+
+    Raises:
+        ValueError: it has other characters.
+    """
+    if not (name.isascii() and name.isprintable()):
+        raise ValueError(f"a producer's name is of printable ASCII characters, got {name!r}")
+    return name
+
+
+ProducerName = Annotated[str, Field(max_length=128), AfterValidator(check_producer)]
+
+
 class SpoolSettings(Section):
     """Frames on the local disk while a sink is away or slow, and over a restart."""
 

@@ -23,6 +23,7 @@ from gateway.config.prediction_log import PredictionLogSettings  # noqa: TC001 -
 from gateway.config.registry_settings import CacheSettings, MemorySettings, RegistrySettings
 from gateway.config.rollout_settings import RolloutSettings
 from gateway.config.section import PositiveSeconds, Seconds, Section
+from gateway.config.triton_settings import FleetSettings, check_fleets, fleet_of
 from gateway.config.yaml_file import read_yaml
 from gateway.core.errors import ConfigError, ModelLoadError
 from gateway.core.options import ModelSpec
@@ -353,6 +354,8 @@ class GatewayConfig(Section):
     """Registries that models name as their `source`, under names of your own."""
     cache: CacheSettings = Field(default_factory=CacheSettings)
     """Files fetched from registries."""
+    triton: tuple[FleetSettings, ...] = ()
+    """Fleets of Triton servers."""
     memory: MemorySettings = Field(default_factory=MemorySettings)
     """What models may hold."""
     defaults: ModelSettings = Field(default_factory=ModelSettings)
@@ -371,7 +374,7 @@ class GatewayConfig(Section):
         names = [m.name for m in self.models]
         if repeated := {n for n in names if names.count(n) > 1}:
             raise ValueError(f"models named twice: {sorted(repeated)}")
-        loose = [m.name for m in self.models if m.path is None and m.source is None]
+        loose = [m.name for m in self.models if not (m.path or m.source or m.on_fleet)]
         if self.repository is None and loose:
             raise ValueError(
                 f"models {loose} have no path and no source, and there is no repository to find them in"
@@ -383,11 +386,23 @@ class GatewayConfig(Section):
                     f"model '{model.name}': no registry '{model.registry}' under registries, {known}"
                 )
             _check_merged(self.defaults, model)
+        self._check_fleets()
         if self.prediction_log is not None:
             self.prediction_log.check_entries({m.name: m.prediction_log for m in self.models})
         elif logged := [m.name for m in self.models if m.prediction_log is not None]:
             raise ValueError(f"models {logged} have a prediction_log, and there is no such section")
         return self
+
+    def _check_fleets(self) -> None:
+        check_fleets(self.triton)
+        for model in self.models:
+            if (settings := model.on_fleet) is None:
+                continue
+            fleet = fleet_of(model.name, settings, self.triton)
+            if model.source is not None and fleet.repository is None:
+                raise ValueError(
+                    f"model '{model.name}' has a source: fleet '{fleet.name}' needs a repository for it"
+                )
 
 
 def _check_merged(defaults: ModelSettings, model: NamedModelSettings) -> None:

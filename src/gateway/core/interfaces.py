@@ -54,16 +54,22 @@ class LoadedModel(Protocol):
     Attributes:
         signature: what it takes and gives.
         device: where it runs.
-        instances: how many `infer` calls may be under way at once.
-        memory_bytes: what it holds, measured or estimated.
+        memory_bytes: what it holds here, measured or estimated.
         overlaps: its runs leave the event loop a processor of its own.
     """
 
     signature: ModelSignature
     device: Device
-    instances: int
     memory_bytes: int
     overlaps: bool
+
+    @property
+    def instances(self) -> int:
+        """How many `infer` calls may be under way at once, at least 1; of a remote model it may change."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether it runs in another server, which is told the deadlines and traces of requests."""
 
     async def infer(self, batch: Batch) -> BatchResult:
         """Run one batch off the event loop.
@@ -85,6 +91,24 @@ class LoadedModel(Protocol):
 
     async def aclose(self) -> None:
         """Free everything, off the event loop. Called once, after the last `infer` has returned."""
+
+
+@runtime_checkable
+class SettledModel(Protocol):
+    """A LoadedModel whose server says how it is to be fed, and what it is.
+
+    Attributes:
+        platform: what ModelMetadata reports, in place of the backend's.
+    """
+
+    platform: str
+
+    def settled(self, spec: ModelSpec) -> ModelSpec:
+        """Return `spec` as far as the server allows it: batches no larger than it takes, say.
+
+        Raises:
+            ModelLoadError: the two contradict each other.
+        """
 
 
 class Backend(Protocol):

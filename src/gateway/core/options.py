@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 MIB: Final = 1 << 20
 
+EVERY_PARAMETER: Final = "*"
+"""Stands in `group_parameters` for all that a request brings."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PadRule:
@@ -68,7 +71,8 @@ class BatchingOptions:
         cut: how outputs of padded inputs are cut back.
         split_large: a request with more rows than `max_batch_rows` is run in parts and joined, instead
             of refused.
-        group_parameters: request parameters that change results; only requests equal in them share a batch.
+        group_parameters: request parameters that change results; only requests equal in them share a batch,
+            which hands them to the model. None: those that the backend settles on, `EVERY_PARAMETER` or none.
         max_queue_rows: rows waiting beyond which requests are refused.
         max_queue_bytes: received bytes waiting beyond which requests are refused.
         max_queue_age_s: refuse new requests while the oldest has waited longer than this; None: no limit.
@@ -91,7 +95,7 @@ class BatchingOptions:
     pad: tuple[PadRule, ...] = ()
     cut: tuple[CutRule, ...] = ()
     split_large: bool = False
-    group_parameters: tuple[str, ...] = ()
+    group_parameters: tuple[str, ...] | None = None
     max_queue_rows: int = 4096
     max_queue_bytes: int = 512 * MIB
     max_queue_age_s: float | None = None
@@ -201,8 +205,10 @@ class LoadOptions:
         spec: the model's settings.
         device: where, None lets the backend choose.
         instances: batches that may run at once there; 0 lets the backend choose.
+        number: the version's, for a backend that tells versions apart by it; 0: not known.
     """
 
     spec: ModelSpec
     device: Device | None = None
     instances: int = 0
+    number: int = 0

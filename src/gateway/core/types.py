@@ -51,7 +51,10 @@ class VersionId(NamedTuple):
 
 
 class Device(NamedTuple):
-    """Where a model runs: kind `cpu` or `cuda`, and the ordinal of the accelerator (0 for cpu)."""
+    """Where a model runs: kind `cpu`, `cuda` or `fleet`, and the ordinal of the accelerator (0 for cpu).
+
+    For models of remote fleets the ordinal is the fleet's place in the configuration: it tells fleets apart.
+    """
 
     kind: str = "cpu"
     ordinal: int = 0
@@ -389,13 +392,23 @@ class Batch:
         rows: size of the batch axis, padding included; 1 for an unbatched run.
         output_names: the outputs wanted, a subset of the signature's; never empty.
         parameters: parameters shared by every request of the batch.
+        deadline_s: monotonic time after which none of its requests wants an answer; None if one always does.
+        request_id: the client's id, of a batch of one request; else empty.
+        priority: the most urgent that its requests ask for, 1 is highest; 0 if one asks for none.
+        trace: the trace context of a batch of one request.
+
+    The last four are filled in for remote models alone: a run in this process has no use for them.
     """
 
     __slots__ = (
+        "deadline_s",
         "inputs",
         "output_names",
         "parameters",
+        "priority",
+        "request_id",
         "rows",
+        "trace",
     )
 
     def __init__(
@@ -404,11 +417,20 @@ class Batch:
         rows: int,
         output_names: tuple[str, ...],
         parameters: Mapping[str, ParameterValue] = NO_PARAMETERS,
+        *,
+        deadline_s: float | None = None,
+        request_id: str = "",
+        priority: int = 0,
+        trace: TraceContext | None = None,
     ) -> None:
         self.inputs = inputs
         self.rows = rows
         self.output_names = output_names
         self.parameters = parameters
+        self.deadline_s = deadline_s
+        self.request_id = request_id
+        self.priority = priority
+        self.trace = trace
 
 
 class BatchResult:

@@ -6,9 +6,10 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from gateway.core.errors import BackendUnavailable, ModelLoadError
+from gateway.core.remote import REMOTE_BACKENDS
 from gateway.core.types import VersionState
 from gateway.models.compatibility import breaking_changes
 from gateway.models.golden.run import run_golden
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from gateway.models.served import LoadedVersion
 
 _T = TypeVar("_T")
+REMOTE_LOADS: Final = 16
+"""Versions that other servers may be loading or be asked about at once; local loads do not wait for them."""
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +52,7 @@ class BringUpParts:
         loader: loads, warms and joins.
         budget: asked before each load.
         find_golden: returns the golden tests in a version's directory.
-        load_concurrency: versions that may be between LOADING and READY at once.
+        load_concurrency: versions that may be between LOADING and READY at once, in this process.
         fetch_concurrency: versions that may be FETCHING or VERIFYING at once; loads do not wait for them.
         enter: told of each step, which the record must then be in.
         report: told how far the files of a version are.
@@ -74,6 +77,7 @@ class BringUp:
         self._budget = parts.budget
         self._find_golden = parts.find_golden
         self._loads = asyncio.Semaphore(parts.load_concurrency)
+        self._remote_loads = asyncio.Semaphore(REMOTE_LOADS)
         self._fetches = asyncio.Semaphore(parts.fetch_concurrency)
         self._enter = parts.enter
         self._report = parts.report
@@ -100,8 +104,9 @@ class BringUp:
             async with AsyncExitStack() as turn:
                 await _unless_withdrawn(record, lambda: turn.enter_async_context(self._fetches))
                 artifact = await self._fetched(record, provider, held)
+        loads = self._remote_loads if record.wanted.spec.backend in REMOTE_BACKENDS else self._loads
         async with AsyncExitStack() as turn:
-            await _unless_withdrawn(record, lambda: turn.enter_async_context(self._loads))
+            await _unless_withdrawn(record, lambda: turn.enter_async_context(loads))
             return await self._loaded(record, artifact, held)
 
     async def _fetched(

@@ -20,27 +20,40 @@ _STRING: Final = "TYPE_STRING"
 
 
 class NarrowedModel:
-    """A LoadedModel seen through a narrower signature: fewer outputs, or variable axes that are declared."""
+    """A LoadedModel seen through a narrower signature: fewer outputs, or variable axes that are declared.
+
+    Attributes:
+        model: the model itself.
+    """
 
     def __init__(self, model: LoadedModel, signature: ModelSignature) -> None:
         self.signature: ModelSignature = signature
         self.device: Device = model.device
-        self.instances: int = model.instances
         self.memory_bytes: int = model.memory_bytes
         self.overlaps: bool = model.overlaps
-        self._model = model
+        self.model = model
+
+    @property
+    def instances(self) -> int:
+        """As the model's own."""
+        return self.model.instances
+
+    @property
+    def remote(self) -> bool:
+        """As the model's own."""
+        return self.model.remote
 
     async def infer(self, batch: Batch) -> BatchResult:
         """As the model's own."""
-        return await self._model.infer(batch)
+        return await self.model.infer(batch)
 
     def stream(self, batch: Batch) -> AsyncIterator[BatchResult]:
         """As the model's own."""
-        return self._model.stream(batch)
+        return self.model.stream(batch)
 
     async def aclose(self) -> None:
         """Close the model."""
-        await self._model.aclose()
+        await self.model.aclose()
 
 
 def conformed(model: LoadedModel, spec: ModelSpec) -> LoadedModel:

@@ -34,12 +34,21 @@ class CountedModel:
     def __init__(self, model: LoadedModel, statistics: VersionStatistics, clock: Clock) -> None:
         self.signature: ModelSignature = model.signature
         self.device: Device = model.device
-        self.instances: int = model.instances
         self.memory_bytes: int = model.memory_bytes
         self.overlaps: bool = model.overlaps
         self._model = model
         self._responses = statistics.responses
         self._clock = clock
+
+    @property
+    def instances(self) -> int:
+        """As the model's own."""
+        return self._model.instances
+
+    @property
+    def remote(self) -> bool:
+        """As the model's own."""
+        return self._model.remote
 
     async def infer(self, batch: Batch) -> BatchResult:
         """As the model's own."""

@@ -7,9 +7,10 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from gateway.core.errors import ModelLoadError
+from gateway.core.interfaces import SettledModel
 from gateway.core.options import InstanceGroup, LoadOptions
 from gateway.core.statistics import VersionStatistics
-from gateway.models.conform import completed, conformed
+from gateway.models.conform import NarrowedModel, completed, conformed
 from gateway.models.counting import CountedModel
 from gateway.models.desired import DesiredVersion
 from gateway.models.padding import check_padding
@@ -65,7 +66,9 @@ class VersionLoader:
         models: list[LoadedModel] = []
         async with AsyncExitStack() as undo:
             for group in spec.instances or (InstanceGroup(),):
-                options = LoadOptions(spec=spec, device=group.device, instances=group.count)
+                options = LoadOptions(
+                    spec=spec, device=group.device, instances=group.count, number=wanted.id.number
+                )
                 model = await backend.load(artifact, options)
                 undo.push_async_callback(model.aclose)
                 models.append(conformed(model, spec))
@@ -81,10 +84,11 @@ class VersionLoader:
             ModelLoadError: a warm-up that is required failed.
             GatewayError: the settings do not fit the signature.
         """
-        check_padding(models[0].signature, wanted.spec.batching)
-        if wanted.spec.warm_up.enabled:
+        spec, _ = self._settled(wanted.spec, models[0])
+        check_padding(models[0].signature, spec.batching)
+        if spec.warm_up.enabled:
             for model in models:
-                for warning in await self._warm_up(model, wanted.spec):
+                for warning in await self._warm_up(model, spec):
                     _log.warning("warm-up of %s on %s: %s", _title(wanted), model.device, warning)
 
     def join(self, wanted: WantedVersion, models: Sequence[LoadedModel]) -> LoadedVersion:
@@ -94,7 +98,8 @@ class VersionLoader:
             GatewayError: the settings fit no batcher; the models stay the caller's.
         """
         signature = models[0].signature
-        spec = completed(wanted.spec, signature)
+        spec, platform = self._settled(wanted.spec, models[0])
+        spec = completed(spec, signature)
         statistics = VersionStatistics()
         if signature.decoupled:
             models = [CountedModel(model, statistics, self._clock) for model in models]
@@ -104,7 +109,7 @@ class VersionLoader:
                 id=wanted.id,
                 spec=spec,
                 signature=signature,
-                platform=self._backend(spec).platform,
+                platform=platform,
                 statistics=statistics,
                 replicas=replicas,
                 validator=RequestValidator(
@@ -113,6 +118,13 @@ class VersionLoader:
                 label=_label(wanted),
             )
         )
+
+    def _settled(self, spec: ModelSpec, model: LoadedModel) -> tuple[ModelSpec, str]:
+        """Return how a model is to be served, and on what platform, where its server has a say in that."""
+        inner = model.model if isinstance(model, NarrowedModel) else model
+        if isinstance(inner, SettledModel):
+            return inner.settled(spec), inner.platform
+        return spec, self._backend(spec).platform
 
     def _backend(self, spec: ModelSpec) -> Backend:
         if backend := self._backends.get(spec.backend):

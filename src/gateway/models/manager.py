@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import logging
 from contextlib import AsyncExitStack
@@ -233,7 +234,8 @@ class ModelManager(Catalog):
             return
         # The same content and way of running; only who requires it, which policy or alias chose it differs.
         if record.served is not None and record.wanted.spec != wanted.spec:
-            record.served.spec = completed(wanted.spec, record.served.signature)
+            spec = dataclasses.replace(wanted.spec, batching=record.served.spec.batching)
+            record.served.spec = completed(spec, record.served.signature)
         record.adopt(wanted)
 
     def _may_retire(self, record: VersionRecord, wanted: Mapping[tuple[str, int], WantedVersion]) -> bool:

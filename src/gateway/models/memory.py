@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from gateway.core.errors import ModelLoadError
+from gateway.core.remote import REMOTE_BACKENDS
 from gateway.core.types import CPU, Device, VersionState
 from gateway.models.costs import Costs
 from gateway.models.ledger import Ledger
@@ -39,11 +40,13 @@ class MemoryOptions:
         wait_s: how long a load waits for what is being unloaded, or for a lazy model that is busy or loading,
             before it is refused.
         assumed: where a model is expected to go whose device its backend chooses.
+        remote: backends whose models take no memory here.
     """
 
     limits: Mapping[str, int] = field(default_factory=dict)
     wait_s: float = 10.0
     assumed: Device = CPU
+    remote: frozenset[str] = REMOTE_BACKENDS
 
 
 class DeviceMemory(NamedTuple):
@@ -114,6 +117,8 @@ class MemoryBudget:
             ModelLoadError: with what is needed, what there is, and who holds it. It has a cause where trying
                 again later may help.
         """
+        if wanted.spec.backend in self._options.remote:
+            return
         try:
             await self._admit(wanted, artifact)
         except BaseException:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.core.errors import BackendUnavailable, Unavailable
 from gateway.core.registry import RegistryError
+from gateway.core.remote import FleetUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 RETRY_PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0, 60.0, 60.0, 60.0)
 """Five minutes in all: longer than a device takes to be freed or a mount to come back."""
 REGISTRY_PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 60.0)
-"""What a registry is in the way of is tried for ever, the last pause again and again."""
+"""What a registry or a fleet is in the way of is tried for ever, the last pause again and again."""
 
 _PASSING: Final = frozenset(
     {
@@ -65,6 +66,11 @@ def may_pass(error: BaseException) -> bool:
     return False
 
 
+def _is_elsewhere(error: BaseException) -> bool:
+    """Whether a registry or a fleet is in the way."""
+    return isinstance(error, RegistryError) or any(isinstance(c, FleetUnavailable) for c in _chain(error))
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
@@ -74,15 +80,15 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 class Retries:
     """The timers of failed versions, each with growing pauses. Event loop only.
 
-    There is a last attempt, save for what only a registry is in the way of: those are made as long as the
-    version is wanted. Holds one entry per version planned and not forgotten.
+    There is a last attempt, save for what only a registry or a fleet is in the way of: those are made as long
+    as the version is wanted. Holds one entry per version planned and not forgotten.
 
     Args:
         clock: runs the timers.
         pauses_s: seconds before the first, second, ... further attempt; none are made beyond the last.
         again: called with the version when its pause is over.
-        registry_pauses_s: the same for an error of a registry that may pass; the last is that of every
-            attempt beyond.
+        registry_pauses_s: the same for an error of a registry, or a fleet, that may pass; the last is that of
+            every attempt beyond.
         jitter: gives numbers in [0, 1); a registry's pauses are made up to a quarter shorter or longer by
             them, so that many gateways do not come back to it at once.
     """
@@ -106,7 +112,7 @@ class Retries:
 
     def plan(self, version: VersionId, error: BaseException) -> float | None:
         """Plan the next attempt after `error`; return the seconds until then, None when there is none."""
-        of_registry = isinstance(error, RegistryError)
+        of_registry = _is_elsewhere(error)
         kind, count = self._attempts.get(version, (of_registry, 0))
         # What a registry was in the way of does not use up the attempts at what comes after it.
         made = count if kind == of_registry else 0
@@ -127,7 +133,7 @@ class Retries:
     def _pause_s(self, made: int, error: BaseException) -> float | None:
         if not may_pass(error):
             return None
-        if isinstance(error, RegistryError) and self._registry_pauses_s:
+        if _is_elsewhere(error) and self._registry_pauses_s:
             pause_s = self._registry_pauses_s[min(made, len(self._registry_pauses_s) - 1)]
             return pause_s * (0.75 + 0.5 * self._jitter())
         return self._pauses_s[made] if made < len(self._pauses_s) else None

@@ -26,6 +26,7 @@ from gateway.monitor.performance.part import Performance
 from gateway.monitor.pipeline import Pipeline
 from gateway.monitor.profile.catalog import ProfileCatalog
 from gateway.monitor.profile.learning import Learning
+from gateway.monitor.store.erasures import Erasures
 from gateway.monitor.view import Answers
 from gateway.monitor.view_performance import latest_results
 from gateway.predlog.join_keys import subject_hash
@@ -44,6 +45,7 @@ _log = logging.getLogger(__name__)
 
 ALERTS_S: Final = 1.0
 """How often alarms are looked at for who is to be told: a group's wait is of seconds."""
+_DAY_S: Final = 86_400.0
 
 
 class Monitor:
@@ -80,6 +82,7 @@ class Monitor:
             config.engine,
             on_minute=[learning.evaluate, self._note_profiles, self.parts.detection.evaluate, self._judge],
             wall=wall_s,
+            erasures=self.parts.erasures,
         )
 
     @property
@@ -175,7 +178,9 @@ class Monitor:
     def _judge(self, now_s: float) -> None:
         self._latest = tuple(latest_results(self.parts, now_s))
         ledger, settings = self.parts.detection.ledger, self._config.detection
-        take_judgements(ledger, self.parts.performance.evaluate(now_s), now_s)
+        performance = self._config.performance
+        stale_s = performance.stale * performance.window
+        take_judgements(ledger, self.parts.performance.evaluate(now_s), now_s, stale_s)
         watch_coverage(ledger, self.parts.panes, (settings.min_coverage, settings.settle), now_s)
 
     async def _tell(self) -> None:
@@ -211,15 +216,18 @@ def make_parts(config: MonitorConfig, wall_s: Callable[[], float] = time.time) -
     catalog = ProfileCatalog(profiles.directories, profiles.learned)
     panes = Panes(catalog, config.panes)
     detection = Detection(panes, catalog, config.detection)
+    records_s = config.performance.records.days * _DAY_S
+    erasures = Erasures(max(records_s, config.panes.minutes, config.panes.hours))
     return Parts(
         config=config,
         catalog=catalog,
         panes=panes,
         detection=detection,
         arms=Arms(panes, detection.ledger, config.arms),
-        performance=Performance(catalog, config.performance, config.labels),
+        performance=Performance(catalog, config.performance, config.labels, erasures.tombstones),
         pipeline=Pipeline(),
         alerts=Alerts(config.alerts, wall_s=wall_s),
+        erasures=erasures,
     )
 
 

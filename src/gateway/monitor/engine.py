@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from gateway.monitor.engine_clock import Minutes
 from gateway.monitor.engine_core import Accountant, Core, Offered, Receipt, Repeatable
-from gateway.monitor.store.database import connect, open_database
+from gateway.monitor.store.database import connect, forget_set_aside, open_database
+from gateway.monitor.store.erasures import Erasures
 from gateway.monitor.store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Engine:
         on_minute: Sequence[Callable[[float], object]] = (),
         wall: Callable[[], float] = time.time,
         connector: Callable[[str], sqlite3.Connection] = connect,
+        erasures: Erasures | None = None,
     ) -> None:
         """Describe an engine; nothing is opened yet.
 
@@ -103,8 +105,10 @@ class Engine:
                 was down. What they raise is counted.
             wall: wall clock, seconds since the epoch.
             connector: opens the database; tests inject faults by it.
+            erasures: shared with the parts that ask who was erased.
         """
         self._parts = parts
+        self._erasures = erasures or Erasures()
         self._path = path
         self._settings = settings
         self._on_minute = tuple(on_minute)
@@ -249,7 +253,7 @@ class Engine:
         Raises:
             StoreError: it could not be done.
         """
-        return await self.call(lambda: self._core.erase(subject_hashes))
+        return await self.call(lambda: self._core.erase(subject_hashes, self._wall()))
 
     def status(self) -> EngineStatus:
         """Return what the engine is at, from any thread."""
@@ -289,7 +293,7 @@ class Engine:
             return
         with database:
             self.set_aside = database.set_aside
-            self._core = Core(self._parts, database.connection)
+            self._core = Core(self._parts, database.connection, self._erasures)
             try:
                 self._core.restore()
             except BaseException as exc:  # noqa: BLE001 - likewise
@@ -362,6 +366,8 @@ class Engine:
         self._applied_bytes = 0
         if expiring:
             self._expired_s = begun_s
+            with contextlib.suppress(OSError):
+                forget_set_aside(self._path, self._wall() - self._erasures.keep_s)
         self._notify()
 
     def _close_minutes(self) -> None:

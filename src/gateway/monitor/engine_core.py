@@ -13,11 +13,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
+import numpy as np
+
 from gateway.monitor.engine_coalescing import coalesced
+from gateway.monitor.store.erasures import Erasures
 from gateway.monitor.store.errors import StoreError
 from gateway.monitor.store.positions import Positions, Standing
 from gateway.monitor.values import Applied
 from gateway.predlog.rows import SCHEMA_VERSION
+from gateway.predlog.spool.erasing import chosen
 from gateway.predlog.wire import MalformedFrame, decode_frame
 
 if TYPE_CHECKING:
@@ -45,6 +49,14 @@ class Repeatable(Protocol):
 
     def rolled_back(self) -> None:
         """What the last `flush` wrote is not in the database: the next flush writes it again."""
+
+
+@runtime_checkable
+class KeyKeeper(Protocol):
+    """A part that keeps something by the join keys of rows that may not have come yet."""
+
+    def forget_keys(self, model: str, keys: frozenset[bytes]) -> None:
+        """Rows of a subject who was erased came, with these keys: what waits for them is its, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +103,17 @@ class Core:
         stuck: why no checkpoint can be made until a restart; empty: they can.
     """
 
-    def __init__(self, parts: Sequence[Part], database: sqlite3.Connection) -> None:
+    def __init__(
+        self, parts: Sequence[Part], database: sqlite3.Connection, erasures: Erasures | None = None
+    ) -> None:
+        self._erasures = erasures or Erasures()
         self.positions = Positions()
         self.generation = 0
         self.counters: Counter[str] = Counter()
         self.stuck = ""
         self._parts = tuple(parts)
         self._database = database
+        self._deleted = False
 
     def restore(self) -> None:
         """Create the tables and read the state of the last checkpoint; once, before all else.
@@ -108,6 +124,7 @@ class Core:
         self._database.execute("BEGIN IMMEDIATE")
         try:
             self.positions.create(self._database)
+            self._erasures.create(self._database)
             for part in self._parts:
                 part.create(self._database)
             self._database.execute("COMMIT")
@@ -115,6 +132,7 @@ class Core:
             self._rollback()
             raise
         self.positions.restore(self._database)
+        self._erasures.restore(self._database)
         for part in self._parts:
             part.restore(self._database)
 
@@ -125,8 +143,8 @@ class Core:
         for one in offered:
             receipt, batch = self._judged(one)
             receipts.append((one, receipt))
-            if batch is not None:
-                fresh.append((receipt.producer, batch, one.received_s))
+            if batch is not None and (left := self._without_erased(batch)) is not None:
+                fresh.append((receipt.producer, left, one.received_s))
         for producer, batch, received_s in coalesced(fresh):
             self._apply(Applied(producer, batch, received_s))
         for one, receipt in receipts:
@@ -163,6 +181,19 @@ class Core:
             return self._refused(*who, "malformed"), None
         self.counters["rows"] += batch.rows
         return self._receipt(frame), batch
+
+    def _without_erased(self, batch: RowBatch) -> RowBatch | None:
+        """Return a batch without late rows of erased subjects; None where nothing is left."""
+        gone = self._erasures.tombstones.refused(batch.subject_hashes, batch.done_ns)
+        if not gone.any():
+            return batch
+        self.counters["rows_erased_late"] += int(gone.sum())
+        keys = frozenset(batch.keys[i] for i in np.flatnonzero(gone).tolist() if batch.keys[i])
+        for part in self._parts:
+            if isinstance(part, KeyKeeper):
+                part.forget_keys(batch.model, keys)
+                self._deleted = True
+        return None if gone.all() else chosen(batch, np.flatnonzero(~gone))
 
     def _receipt(self, frame: DecodedFrame) -> Receipt:
         return Receipt(frame.producer, frame.epoch, frame.sequence, "", self.generation + 1)
@@ -209,16 +240,23 @@ class Core:
                 part.flush(self._database)
                 if expire_s is not None:
                     part.expire(self._database, expire_s)
+            if expire_s is not None:
+                self._erasures.forget(expire_s)
+            self._erasures.flush(self._database)
             self.positions.flush(self._database)
             self._database.execute("COMMIT")
         except Exception as exc:
             self._rollback()
+            self._erasures.rolled_back()
             self._repeat(flushed)
             self.counters["checkpoints_failed"] += 1
             raise StoreError(f"the monitor's state could not be written: {_said(exc)}") from exc
         self.positions.committed()
         self.generation += 1
         self.counters["checkpoints"] += 1
+        if self._deleted or expire_s is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._empty_log()
 
     def _repeat(self, flushed: list[Part]) -> None:
         for part in flushed:
@@ -232,8 +270,10 @@ class Core:
         with contextlib.suppress(sqlite3.Error):
             self._database.execute("ROLLBACK")
 
-    def erase(self, subject_hashes: frozenset[int]) -> int:
+    def erase(self, subject_hashes: frozenset[int], now_s: float) -> int:
         """Delete every record of these subjects, from memory and disk; return how many.
+
+        Rows of theirs that were done by `now_s` (wall clock) and come later are refused, after restarts too.
 
         Raises:
             StoreError: nothing was deleted on disk; try again.
@@ -241,14 +281,22 @@ class Core:
         self.checkpoint()
         try:
             self._database.execute("BEGIN IMMEDIATE")
+            self._erasures.tombstones.add(subject_hashes, int(now_s * 1e9))
             erased = sum(part.erase(self._database, subject_hashes) for part in self._parts)
+            self._erasures.flush(self._database)
             self._database.execute("COMMIT")
-            # The log of past writes holds them too until it is emptied.
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.checkpoint()
+            self._empty_log()
         except Exception as exc:
             self._rollback()
+            self._erasures.rolled_back()
             raise StoreError(f"records could not be erased: {_said(exc)}") from exc
         return erased
+
+    def _empty_log(self) -> None:
+        """Empty the log of past writes: until then it holds what was deleted."""
+        (busy, *_) = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._deleted = bool(busy)
 
 
 def _said(error: Exception) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gateway.monitor.performance.part import Performance
     from gateway.monitor.pipeline import Pipeline
     from gateway.monitor.profile.catalog import ProfileCatalog
+    from gateway.monitor.store.erasures import Erasures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class Parts:
         performance: predictions and labels.
         pipeline: what came from whom, and when.
         alerts: who was told.
+        erasures: who was erased.
     """
 
     config: MonitorConfig
@@ -39,3 +41,4 @@ class Parts:
     performance: Performance
     pipeline: Pipeline
     alerts: Alerts
+    erasures: Erasures

@@ -134,7 +134,8 @@ class Answers:
             raise NotFound("subjects are not known here: the monitor's configuration has no subject_key")
         hashed = self.hash_subject(subject)
         try:
-            return await self.engine.erase(frozenset((hashed,)))
+            waiting = await self.engine.call(lambda: self.parts.performance.forget_id(subject.encode()))
+            return waiting + await self.engine.erase(frozenset((hashed,)))
         except StoreError as exc:
             raise Unavailable(str(exc)) from exc
 

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from gateway.monitor.panes.layout import Layout
     from gateway.monitor.panes.sketches import Sketches
     from gateway.monitor.parts import Parts
-    from gateway.monitor.profile.reference import CategoryReference, NumericReference, Profile
+    from gateway.monitor.profile.reference import (
+        CategoryReference,
+        EmbeddingReference,
+        NumericReference,
+        Profile,
+    )
     from gateway.monitor.values import StreamKey
 
     Floats = npt.NDArray[np.float64]
@@ -114,8 +119,28 @@ def distribution(parts: Parts, selection: Selection, signal: str, period: Period
     if signal in layout.embedding_index:
         found = next((e for e in profile.embeddings if e.name == signal), None) if profile else None
         sample = [(float(x), float(y)) for x, y in found.sample[:512]] if found else []
-        return replace(shown, embedding=EmbeddingShown(reference=sample, current=()))
+        current = _centroids(found, panes) if found and profile else []
+        return replace(shown, embedding=EmbeddingShown(reference=sample, current=current))
     raise NotFound(f"model '{key.model}' has no signal '{signal}'")
+
+
+def _centroids(reference: EmbeddingReference, panes: Sequence[Pane]) -> list[tuple[float, float]]:
+    """Return each step's mean on the reference's axes: the projection of the members' means.
+
+    Empty for a PROJECTION column, of whose values no means are kept; steps in which a member had no value
+    are left out.
+    """
+    found: list[tuple[float, float]] = []
+    for pane in panes:
+        layout = pane.layout
+        members = [layout.numeric_index[name] for name in reference.members if name in layout.numeric_index]
+        if not members or len(members) != len(reference.members):
+            return []
+        about = layout.embeddings[layout.embedding_index[reference.name]]
+        x, y = ((pane.means()[members] - about.centre) / about.scale) @ reference.axes.T
+        if np.isfinite(x) and np.isfinite(y):
+            found.append((float(x), float(y)))
+    return found
 
 
 def numeric_shown(profile: Profile | None, total: Pane, panes: Sequence[Pane], index: int) -> NumericShown:

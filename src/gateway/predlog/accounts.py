@@ -11,13 +11,11 @@ front of it: sum(produced) = offered - those in the ring.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.predlog.rows import Accounting, Produced
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MAX_STREAMS: Final = 4096
 """Models, versions and arms told apart; those beyond count as arm "" of version 0 of no model."""

@@ -17,7 +17,7 @@ import numpy as np
 from gateway.predlog.encoder_chunk import Chunk
 from gateway.predlog.gathering import Gathered, Kept, split
 from gateway.predlog.join_keys import arm_of
-from gateway.predlog.layouts import Layouts
+from gateway.predlog.layouts import Layouts, TooFewRows
 from gateway.predlog.redaction import MAX_CATEGORY_BYTES, OTHER, unusual
 from gateway.predlog.ring import Ran
 from gateway.predlog.sampling import Sampler
@@ -118,12 +118,12 @@ class Encoder:
         try:
             if isinstance(entry, Ran):
                 version, layout = entry.batch.version, self._layouts.of_run(entry)
-                if layout is not None and not layout.fits(entry.batch):
-                    _log.error("tensors of %s have fewer rows than its requests", version)
-                    self.abandon(entry, "encode_error")
-                    return
             else:
                 version, layout = entry.version, self._layouts.of_rejected(entry.version)
+        except TooFewRows as error:
+            _log.error("%s", error)
+            self.abandon(entry, "encode_error")
+            return
         except Exception:  # noqa: BLE001 - logged and counted: one entry must not end the log
             _log.exception("a batch of the log could not be made sense of")
             self.abandon(entry, "encode_error")
@@ -164,6 +164,7 @@ class Encoder:
         try:
             model = self._model(version.model)
             offered = chunk.offered()
+            self._pace.breathe()
             picked = model.sampler.pick(offered, chunk.now_s, model.unusual(chunk, offered))
         except Exception:  # noqa: BLE001 - likewise
             _log.exception("rows of %s could not be sampled", version)
@@ -188,14 +189,14 @@ class Encoder:
         gathered = self._gathered.get(layout.group)
         if gathered is None:
             gathered = self._gathered[layout.group] = Gathered(chunk.version, model.policy_id, layout)
+        self._pace.breathe()
         kept = Kept(offered, picked, chunk.times(offered.requests))
         rows = kept.rows_among(offered.rows)
         columns: list[Array] = []
         for tensor, vocabulary in zip(layout.tensors, gathered.vocabularies, strict=False):
+            self._pace.breathe()
             values = chunk.values(tensor)
             columns += tensor.plan.redact(values if rows is None else values[rows], vocabulary)
-            if len(tensor.plan.specs) > 1:  # a wide one
-                self._pace.breathe()
         for (segment, admitted), vocabulary in zip(
             model.segments, gathered.vocabularies[len(layout.tensors) :], strict=True
         ):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gateway.predlog.layouts import Layout, PlannedTensor
     from gateway.predlog.ring import Rejected
 
-CHUNK_REQUESTS: Final = 128
+CHUNK_REQUESTS: Final = 256
 CHUNK_BYTES: Final = 1 << 20
 """A chunk is closed at so many requests or bytes: larger ones save nothing and hold the lock longer."""
 
@@ -121,21 +121,37 @@ class Chunk:
 
     def values(self, tensor: PlannedTensor) -> Array:
         """Return a tensor's rows of all entries, `[rows, width]`: a view where there is one entry."""
-        parts = [_values(entry.batch, entry.rows, tensor) for entry in self.entries if isinstance(entry, Ran)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        parts: list[Array] = []
+        name, axis, is_input = tensor.name, tensor.axis, tensor.role is Role.INPUT
+        for entry in self.entries:
+            if not isinstance(entry, Ran):
+                continue
+            batch = entry.batch
+            arrays = batch.inputs if is_input else batch.outputs
+            assert arrays is not None
+            array = arrays[name]
+            # Members' rows are distinct: as many as the array has are all of its rows, in order.
+            if axis != 0 or array.shape[0] != entry.rows:
+                array = _values(batch, entry.rows, tensor, array)
+            parts.append(array)
+        joined = parts[0] if len(parts) == 1 else np.concatenate([_flat(part) for part in parts])
+        return _flat(joined)
 
 
 def _microseconds(nanoseconds: Array) -> Array:
     return np.asarray(np.clip(nanoseconds // 1000, 0, _MICROSECONDS), np.uint32)
 
 
-def _values(batch: CompletedBatch, rows: int, tensor: PlannedTensor) -> Array:
+def _flat(array: Array) -> Array:
+    """Return an array of rows as `[rows, width]`."""
+    return array if array.ndim == 2 else array.reshape(array.shape[0], -1)
+
+
+def _values(batch: CompletedBatch, rows: int, tensor: PlannedTensor, array: Array) -> Array:
     """Return the rows of a batch's members, which need not be all that it ran."""
-    arrays = batch.inputs if tensor.role is Role.INPUT else batch.outputs
-    assert arrays is not None
     members = batch.members
     first, last = members[0].start_row, members[-1].start_row + members[-1].rows
-    values = tensor.rows_of(arrays[tensor.name], last)
+    values = tensor.rows_of(array, last)
     if last - first == rows:
         return values[first:last]
     return values[[row for m in members for row in range(m.start_row, m.start_row + m.rows)]]

@@ -50,16 +50,14 @@ class Source(NamedTuple):
             return b"true" if value else b"false"
         return str(value).encode("utf-8", "surrogatepass")
 
-    def reader(self) -> Callable[[Sequence[InferRequest]], list[bytes]]:
-        """Return `value` for many requests."""
+    def values(self, requests: Sequence[InferRequest]) -> list[bytes]:
+        """Return `value` of many requests."""
         if self.kind == "request_id":
-            return lambda requests: [r.request_id.encode("utf-8", "surrogatepass") for r in requests]
+            return [request.request_id.encode("utf-8", "surrogatepass") for request in requests]
         if self.kind == "header":
             name = self.name
-            return lambda requests: [
-                r.headers.get(name, "").encode("utf-8", "surrogatepass") for r in requests
-            ]
-        return lambda requests: [self.value(request) for request in requests]
+            return [request.headers.get(name, "").encode("utf-8", "surrogatepass") for request in requests]
+        return [self.value(request) for request in requests]
 
 
 REQUEST_ID: Final = Source("request_id")

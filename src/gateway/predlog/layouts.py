@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MAX_LAYOUTS: Final = 1024
-"""Shapes remembered; they are made anew when there were more."""
+"""Layouts remembered; they are made anew when there were more."""
+
+MAX_SHAPES: Final = 8192
+"""Shapes remembered, rows included, which fit their layout."""
+
+
+class TooFewRows(ValueError):
+    """A run gave a tensor fewer rows than its requests have."""
 
 
 class PlannedTensor(NamedTuple):
@@ -95,6 +102,37 @@ class Layout:
         return specs + [ColumnSpec(name, Role.SEGMENT, ColumnKind.CATEGORY) for name in self.segments]
 
 
+class _Recent:
+    """What the last run was like: its tensors are names and shapes, in order."""
+
+    __slots__ = ("inputs", "layout", "outputs", "total", "version")
+
+    def __init__(
+        self,
+        version: VersionId,
+        total: int,
+        inputs: list[tuple[str, tuple[int, ...]]],
+        outputs: list[tuple[str, tuple[int, ...]]],
+        layout: Layout | None,
+    ) -> None:
+        self.version = version
+        self.total = total
+        self.inputs = inputs
+        self.outputs = outputs
+        self.layout = layout
+
+
+def _alike(arrays: Mapping[str, Array], shapes: list[tuple[str, tuple[int, ...]]]) -> bool:
+    """Whether arrays have these names and shapes, in this order."""
+    if len(arrays) != len(shapes):
+        return False
+    for place, (name, array) in enumerate(arrays.items()):
+        known, shape = shapes[place]
+        if name != known or array.shape != shape:
+            return False
+    return True
+
+
 class Layouts:
     """Finds and remembers layouts. One thread.
 
@@ -111,17 +149,50 @@ class Layouts:
         self._signatures = signatures
         self._secret = secret
         self._layouts: dict[object, Layout | None] = {}
+        self._fitting: dict[object, Layout | None] = {}
+        self._recent: _Recent | None = None
         self._groups: dict[object, int] = {}
 
     def of_run(self, entry: Ran) -> Layout | None:
-        """Return the layout of a run's rows; None: the policy does not fit the model, nothing may leave."""
+        """Return the layout of a run's rows; None: the policy does not fit the model, nothing may leave.
+
+        Raises:
+            TooFewRows: a tensor has fewer rows than the requests of the run.
+        """
         batch = entry.batch
+        inputs, outputs, last = batch.inputs or {}, batch.outputs or {}, batch.members[-1]
+        total, recent = last.start_row + last.rows, self._recent
+        # Most runs are like the one before, and comparing in place makes nothing.
+        if (
+            recent is not None
+            and batch.version is recent.version
+            and total == recent.total
+            and _alike(inputs, recent.inputs)
+            and _alike(outputs, recent.outputs)
+        ):
+            return recent.layout
+        ran = [(name, array.shape) for name, array in inputs.items()]
+        given = [(name, array.shape) for name, array in outputs.items()]
+        shapes = [shape for _, shape in ran + given]
+        names = [*inputs, "", *outputs]
+        whole = (batch.version, total, *names, *shapes)
+        if whole not in self._fitting:
+            self._fit(whole, batch, (batch.version, *names, *[shape[1:] for shape in shapes]))
+        layout = self._fitting[whole]
+        self._recent = _Recent(batch.version, total, ran, given, layout)
+        return layout
+
+    def _fit(self, whole: object, batch: CompletedBatch, key: object) -> None:
+        """Note the layout of runs of one shape, if it fits them."""
         inputs, outputs = batch.inputs or {}, batch.outputs or {}
-        shapes = [array.shape[1:] for array in (*inputs.values(), *outputs.values())]
-        key = (batch.version, len(inputs), *inputs, *outputs, *shapes)
         if key not in self._layouts:
             self._remember(key, batch.version, {Role.INPUT: inputs, Role.OUTPUT: outputs})
-        return self._layouts[key]
+        layout = self._layouts[key]
+        if layout is not None and not layout.fits(batch):
+            raise TooFewRows(f"tensors of {batch.version} have fewer rows than its requests")
+        if len(self._fitting) >= MAX_SHAPES:
+            self._fitting.clear()
+        self._fitting[whole] = layout
 
     def of_rejected(self, version: VersionId) -> Layout | None:
         """Return the layout of rows that never ran: segments alone."""
@@ -133,6 +204,8 @@ class Layouts:
     def _remember(self, key: object, version: VersionId, arrays: Mapping[Role, Mapping[str, Array]]) -> None:
         if len(self._layouts) >= MAX_LAYOUTS:
             self._layouts.clear()
+            self._fitting.clear()
+            self._recent = None
         try:
             self._layouts[key] = self._made(version, arrays)
         except ConfigError as error:

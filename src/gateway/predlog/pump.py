@@ -71,7 +71,7 @@ class LogOptions:
     """
 
     policies: Policies
-    linger_s: float = 0.05
+    linger_s: float = 0.5
     max_batch_bytes: int = 512 << 10
     ring_rows: int = 65_536
     ring_bytes: int = 128 << 20

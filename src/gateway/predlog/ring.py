@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ ENTRY_BYTES: Final = 1024
 """What an entry is charged beyond its buffers, for its objects."""
 
 
-class Ran(NamedTuple):
+class Ran:
     """A batch that ended.
 
     Attributes:
@@ -32,15 +32,18 @@ class Ran(NamedTuple):
         nbytes: what it is charged.
     """
 
-    batch: CompletedBatch
-    done_ns: int
-    done_s: float
-    rows: int
-    nbytes: int
+    __slots__ = ("batch", "done_ns", "done_s", "nbytes", "rows")
+
+    def __init__(self, batch: CompletedBatch, done_ns: int, done_s: float, rows: int, nbytes: int) -> None:
+        self.batch = batch
+        self.done_ns = done_ns
+        self.done_s = done_s
+        self.rows = rows
+        self.nbytes = nbytes
 
 
-class Rejected(NamedTuple):
-    """A request that never formed a batch; one row.
+class Rejected:
+    """A request that never formed a batch.
 
     Attributes:
         version: that it was for.
@@ -49,19 +52,27 @@ class Rejected(NamedTuple):
         done_ns: wall clock, nanoseconds since the epoch.
         done_s: the same moment by the monotonic clock.
         nbytes: what it is charged.
+        rows: one: how many rows it would have been is nobody's business any more.
     """
 
-    version: VersionId
-    request: InferRequest
-    error: GatewayError
-    done_ns: int
-    done_s: float
-    nbytes: int
+    __slots__ = ("done_ns", "done_s", "error", "nbytes", "request", "rows", "version")
 
-    @property
-    def rows(self) -> int:
-        """One: how many rows it would have been is nobody's business any more."""
-        return 1
+    def __init__(  # noqa: PLR0913, PLR0917 - a record's fields
+        self,
+        version: VersionId,
+        request: InferRequest,
+        error: GatewayError,
+        done_ns: int,
+        done_s: float,
+        nbytes: int,
+    ) -> None:
+        self.version = version
+        self.request = request
+        self.error = error
+        self.done_ns = done_ns
+        self.done_s = done_s
+        self.nbytes = nbytes
+        self.rows = 1
 
 
 class Ring:
@@ -85,6 +96,8 @@ class Ring:
         self._rows_out = self._bytes_out = 0
         self._filled = threading.Event()
         self._hurry = threading.Event()
+        # Whether the reader was told, so that an entry costs a look at a flag and no lock.
+        self._noticed = self._hurried = False
 
     @property
     def rows(self) -> int:
@@ -105,9 +118,11 @@ class Ring:
         self._rows_in += entry.rows
         self._bytes_in += entry.nbytes
         self._entries.append(entry)
-        if not self._filled.is_set():
+        if not self._noticed:
+            self._noticed = True
             self._filled.set()
-        if (rows >= self._hurry_rows or nbytes * 2 > self._max_bytes) and not self._hurry.is_set():
+        if not self._hurried and (rows >= self._hurry_rows or nbytes * 2 > self._max_bytes):
+            self._hurried = True
             self._hurry.set()
         return True
 
@@ -124,8 +139,11 @@ class Ring:
         """Wait for more, until it is worth a look, so long at most, or until `wake`."""
         if timeout_s > 0:
             self._hurry.wait(timeout_s)
+        # What comes meanwhile without a signal is in the ring before it is drained, which follows.
         self._filled.clear()
+        self._noticed = False
         self._hurry.clear()
+        self._hurried = False
 
     def drain(self) -> Iterator[Ran | Rejected]:
         """Take out, one after the other, what is in it now."""

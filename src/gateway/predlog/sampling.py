@@ -208,7 +208,6 @@ class Sampler:
         self._sampled = Budget(options.ratio, options.max_rows_per_s)
         self._forced = Budget(1.0, options.max_rows_per_s)
         self._random = partial(Random(seed).getrandbits, 64)  # noqa: S311 - spreads rows, keeps no secret
-        self._values = options.key.reader()
 
     def hint(self, ratio: float) -> None:
         """Keep no more than this share: what the reader can follow; 1 says nothing."""
@@ -226,7 +225,7 @@ class Sampler:
         sampled, forced = self._sampled, self._forced
         sampled.turn(now_s)
         forced.turn(now_s)
-        keys = self._values(requests)
+        keys = self._options.key.values(requests)
         hashes = np.array(key_hashes(keys, self._random), np.uint64)
         picked = Picked(keys, hashes, arms_of(requests))
         _count(picked.produced, picked.arms, rows)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.predlog.join_keys import arm_of
 from gateway.predlog.ring import ENTRY_BYTES, Ran, Rejected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from gateway.core.errors import GatewayError
     from gateway.core.events import CompletedBatch
@@ -67,6 +68,7 @@ class PredictionTap:
         self._signature_of = signature_of
         self._wall_ns, self._now_s = clocks
         self._closed = False
+        self._logged: dict[VersionId, bool] = {}
         self.signatures: dict[VersionId, ModelSignature | None] = {}
 
     def close(self) -> None:
@@ -76,13 +78,19 @@ class PredictionTap:
     def on_batch(self, batch: CompletedBatch) -> None:
         """Take note of a batch; it keeps the batch's buffers alive until they are encoded."""
         version, members = batch.version, batch.members
-        if not members or not self._policies.logs(version.model):
+        logged = self._logged.get(version)
+        if logged is None:
+            logged = self._meet(version)
+        if not logged or not members:
             return
-        if version not in self.signatures:
-            self._meet(version)
-        rows = sum([member.rows for member in members])
-        nbytes = ENTRY_BYTES + sum([member.request.received_bytes for member in members])
-        nbytes += _held_bytes(batch.inputs) + _held_bytes(batch.outputs)
+        rows, nbytes = 0, ENTRY_BYTES
+        for member in members:
+            rows += member.rows
+            nbytes += member.request.received_bytes
+        if batch.inputs is not None:
+            nbytes += _held_bytes(batch.inputs)
+        if batch.outputs is not None:
+            nbytes += _held_bytes(batch.outputs)
         self._accounts.offered(rows)
         entry = Ran(batch, self._wall_ns(), self._now_s(), rows, nbytes)
         if self._closed or not self._ring.offer(entry):
@@ -103,24 +111,28 @@ class PredictionTap:
         self._accounts.produced(version.model, version.number, arm_of(request), rows)
         self._accounts.dropped("shutdown" if self._closed else "ring_full", rows)
 
-    def _meet(self, version: VersionId) -> None:
-        if len(self.signatures) >= MAX_VERSIONS:
+    def _meet(self, version: VersionId) -> bool:
+        """Take note of a version that was not seen before; return whether it is logged."""
+        if len(self._logged) >= MAX_VERSIONS:
+            self._logged.clear()
             self.signatures.clear()
+        logged = self._logged[version] = self._policies.logs(version.model)
+        if not logged or version in self.signatures:
+            return logged
         try:
             self.signatures[version] = self._signature_of(version)
         except Exception:  # noqa: BLE001 - logged: a version that is going must not cost a request
             _log.exception("the signature of %s is not to be had", version)
             self.signatures[version] = None
+        return True
 
 
-def _held_bytes(arrays: Mapping[str, Array] | None) -> int:
+def _held_bytes(arrays: Mapping[str, Array]) -> int:
     """Return the bytes of the whole buffers that arrays keep alive."""
-    if arrays is None:
-        return 0
-    return sum(
-        [array.nbytes if (base := array.base) is None else _whole(array, base) for array in arrays.values()]
-    )
-
-
-def _whole(array: Array, base: object) -> int:
-    return max(array.nbytes, int(getattr(base, "nbytes", 0)))
+    total = 0
+    for array in arrays.values():
+        nbytes: int = array.nbytes
+        if (base := array.base) is not None:
+            nbytes = max(nbytes, int(getattr(base, "nbytes", 0)))
+        total += nbytes
+    return total

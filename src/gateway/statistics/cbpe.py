@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.statistics import binary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import numpy as np
     import numpy.typing as npt
@@ -80,22 +80,6 @@ def estimate(
         probabilities, positives, negatives, (float(positives.sum()) * scale, float(negatives.sum()) * scale)
     )
     return Estimate(expected, area, {**errors, "roc_auc": math.sqrt(max(variance, 0.0))}, effective)
-
-
-def macro(estimates: Sequence[Estimate], metric: str) -> float:
-    """Return the mean of a metric over classes, each estimated one against the rest.
-
-    For several classes: probabilities of a class are calibrated by themselves and `predicted` is that class.
-    Accuracy is `accuracy`. Classes that are not expected at all are left out.
-    """
-    values = [value for each in estimates if not math.isnan(value := each.value(metric))]
-    return math.fsum(values) / len(values) if values else math.nan
-
-
-def accuracy(estimates: Sequence[Estimate]) -> float:
-    """Return the expected accuracy over classes: a row is right as its predicted class's estimate says."""
-    rows = math.fsum(each.confusion.tp + each.confusion.fp for each in estimates)
-    return math.fsum(each.confusion.tp for each in estimates) / rows if rows else math.nan
 
 
 def _errors(

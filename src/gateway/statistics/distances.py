@@ -128,11 +128,13 @@ def chi_square(reference: Floats, current: Floats) -> Floats:
     return result
 
 
-def cramers_v(reference: Floats, current: Floats) -> Floats:
-    """Return the effect size of `chi_square`, 0 to 1: independent of the number of rows."""
-    rows = reference.sum(axis=-1) + current.sum(axis=-1)
+def cohens_w(statistic: Floats, rows: Floats, reference_rows: Floats) -> Floats:
+    """Return the effect that a `chi_square` statistic of two samples stands for, whatever their sizes.
+
+    The root of chi-square times (1/n + 1/m); 0.1 is called small, 0.3 medium, 0.5 large (Cohen 1988).
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
-        result: Floats = np.sqrt(chi_square(reference, current) / rows)
+        result: Floats = np.sqrt(statistic * (1 / rows + 1 / reference_rows))
     return result
 
 

@@ -58,7 +58,7 @@ FLOORS: Final[dict[str, float]] = {
     "novel": 0.01,
 }
 """Default effects that are too small to be called drift, however certain: distances as they are,
-`wasserstein` in deviations of the reference, `chi2` as Cramer's V, `mmd` squared, rates as their increase."""
+`wasserstein` in deviations of the reference, `chi2` as Cohen's w, `mmd` squared, rates as their increase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,8 @@ def chi_square(reference: Floats, current: Floats, sizes: Sizes, alpha: float, b
     moments = nulls.chi_square_moments(old, new)
     value = distances.chi_square(old, new)
     p_value = np.where(np.isnan(value), np.nan, nulls.chi_square_p_value(value, moments))
-    return Tested(value, p_value, nulls.chi_square_critical(alpha, moments), distances.cramers_v(old, new))
+    effect = distances.cohens_w(value, sizes.rows, sizes.reference_rows)
+    return Tested(value, p_value, nulls.chi_square_critical(alpha, moments), effect)
 
 
 def ks(reference: Floats, current: Floats, sizes: Sizes, alpha: float, error: Floats | float = 0.0) -> Tested:

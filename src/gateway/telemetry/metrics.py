@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from gateway.core.clock import Clock
+    from gateway.telemetry.remote_metrics import RemoteMetrics
     from gateway.telemetry.rollout_metrics import RolloutSources
 
 _TRITON_COUNTER: Final = re.compile(rb"^(# TYPE nv_\w+) untyped$", re.MULTILINE)
@@ -110,6 +111,10 @@ class GatewayMetrics:
     def watch_registries(self, sources: RegistrySources) -> None:
         """Add where models stand with their registries; likewise."""
         self.registry.register(StalenessMetrics(sources))
+
+    def watch_fleets(self, fleets: RemoteMetrics) -> None:
+        """Add fleets of remote model servers; likewise."""
+        self.registry.register(fleets)
 
     def watch_rollouts(self, sources: RolloutSources) -> None:
         """Add rollouts and routes; likewise."""

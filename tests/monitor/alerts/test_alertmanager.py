@@ -79,27 +79,31 @@ def alerts_at(url: str) -> list[dict[str, Any]]:
 
 
 def test_alarms_come_and_go_in_a_real_alertmanager(tmp_path: Path) -> None:
-    """Raised with bounded labels and a link, told on by it, and over when the alarm has cleared."""
+    """One alert for a group, with bounded labels and a link, told on by it, over when all have cleared."""
     now_s = time.time()
     settings = {"pages_url": "http://monitor.example:8010"}
     with receiver() as hook, alertmanager(tmp_path, hook.url) as url:
         given = AlertSettings.model_validate({**settings, "alertmanagers": [{"url": url, "resend": "1s"}]})
         with closing(Alerts(given)) as part:
             part.start()
-            standing = [alarm(at_s=now_s), alarm("x" * 500, at_s=now_s)]
+            standing = [alarm("age", at_s=now_s, segment="region=x"), alarm("x" * 500, at_s=now_s, psi=9)]
             part.observe(standing, now_s)
-            until(lambda: len(alerts_at(url)) == 2)
-            found = {alert["labels"]["subject"][:10]: alert for alert in alerts_at(url)}
-            assert found["income"]["labels"] == {
+            until(lambda: len(alerts_at(url)) == 1)
+            (found,) = alerts_at(url)
+            group = found["labels"].pop("group")
+            assert found["labels"] == {
                 "alertname": "ModelDrift",
                 "model": "car_loan",
                 "version": "1",
                 "kind": "drift",
-                "subject": "income",
                 "severity": "page",
             }
-            assert found["income"]["generatorURL"].startswith("http://monitor.example:8010/models/car_loan#")
-            assert len(found["x" * 10]["labels"]["subject"]) == 128
+            assert found["annotations"]["subjects"] == f"{'x' * 128}, age (region=x)"
+            assert found["annotations"]["summary"].endswith(" drifted (and 1 more)")
+            assert found["generatorURL"].startswith("http://monitor.example:8010/models/car_loan#")
+            part.observe([*standing, alarm("rooms", at_s=now_s + 1)], now_s + 1)
+            until(lambda: "rooms" in json.dumps(alerts_at(url)))
+            assert [one["labels"]["group"] for one in alerts_at(url)] == [group]
             told = json.loads(hook.next()[1])
             assert (told["status"], told["groupLabels"]) == ("firing", {"model": "car_loan"})
             part.observe([replace(one, cleared_s=time.time()) for one in standing], time.time())

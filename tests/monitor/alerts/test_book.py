@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.monitor.alerts.message import Notice
+    from gateway.monitor.values import Alarm
 
 HOOK: Final = {"name": "chat", "url": "http://127.0.0.1:9/hook"}
 
@@ -45,8 +46,88 @@ def test_alarms_of_one_model_are_one_message() -> None:
     assert told([notice]) == [("raised", "income"), ("raised", "age")]
     document = orjson.loads(notice.body)
     assert document["alarms"][0]["link"].startswith("http://127.0.0.1:8010/models/car_loan#alarm-")
-    assert document["alarms"][0]["evidence"] == {"psi": 0.4}
+    assert document["alarms"][0]["evidence"]["tests"][0]["value"] == 0.4
+    assert document["total"] == 2
     assert not tested.due(T0 + 100)
+
+
+def test_one_drift_is_one_page_and_one_word_of_its_end() -> None:
+    """What joins within the group's window is not told again; its end is that of the last of them."""
+    tested = book(group_wait="0s", group_window="1h")
+    signals = [
+        alarm(),
+        alarm("age", at_s=T0 + 60, psi=0.9),
+        alarm("rooms", at_s=T0 + 3600, segment="region=x"),
+    ]
+    for count, at_s in ((1, T0), (2, T0 + 60), (3, T0 + 3600)):
+        tested.observe(signals[:count], at_s)
+        assert told(tested.due(at_s)) == ([("raised", "income")] if count == 1 else [])
+    ended = [replace(one, cleared_s=T0 + 4000) for one in signals[:2]]
+    tested.observe([*ended, signals[2]], T0 + 4000)
+    assert tested.due(T0 + 4000) == []
+    tested.observe([replace(signals[2], cleared_s=T0 + 9000)], T0 + 9000)  # the others are long forgotten
+    (notice,) = tested.due(T0 + 9000)
+    assert told([notice]) == [("cleared", "age"), ("cleared", "income"), ("cleared", "rooms")]
+    tested.observe([], T0 + 9001)
+    assert (tested.groups, tested.told, tested.memberships.members) == ([], {}, {})
+
+
+def test_the_most_severe_is_said_first() -> None:
+    """By how far it is beyond its threshold; pages before tickets, what came first among equals."""
+    tested = book(group_wait="0s")
+    drifted = [
+        alarm("a", psi=0.2),
+        alarm("b", psi=5),
+        alarm("c", psi=0.2),
+        replace(alarm("d", psi=9), severity="ticket"),
+    ]
+    tested.observe(drifted, T0)
+    (notice,) = tested.due(T0)
+    assert told([notice]) == [("raised", subject) for subject in "bacd"]
+    assert orjson.loads(notice.body)["summary"] == "b drifted (and 3 more)"
+
+
+def test_a_wide_drift_is_one_page() -> None:
+    """Of hundreds of signals the worst are described, the others counted."""
+    tested = book(group_wait="0s")
+    tested.observe([alarm(f"signal-{i}", psi=i) for i in range(300)], T0)
+    (notice,) = tested.due(T0)
+    document = orjson.loads(notice.body)
+    assert (document["total"], len(document["alarms"])) == (300, 100)
+    assert document["alarms"][0]["subject"] == "signal-299"
+    assert not tested.due(T0 + 1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        alarm("x", at_s=T0 + 3601),
+        alarm("x", at_s=T0 + 60, arm="canary"),
+        alarm("x", at_s=T0 + 60, kind="quality"),
+        replace(alarm("x", at_s=T0 + 60), severity="ticket"),
+    ],
+)
+def test_another_event_is_another_page(other: Alarm) -> None:
+    """Later than the window, another arm, another kind, another severity."""
+    tested = book(group_wait="0s", group_window="1h")
+    tested.observe([alarm()], T0)
+    tested.due(T0)
+    tested.observe([alarm(), other], other.raised_s)
+    assert told(tested.due(other.raised_s)) == [("raised", "x")]
+
+
+def test_a_new_signal_is_told_though_another_cools() -> None:
+    """The cooldown is of subjects: a group is held back while all of its subjects cool."""
+    tested = book(group_wait="0s", group_window="1s")
+    tested.observe([alarm()], T0)
+    tested.due(T0)
+    tested.observe([], T0 + 60)
+    tested.due(T0 + 60)
+    again = alarm(at_s=T0 + 120)
+    tested.observe([again], T0 + 120)
+    assert not tested.due(T0 + 120)
+    tested.observe([again, alarm("age", at_s=T0 + 121)], T0 + 121)
+    assert told(tested.due(T0 + 121)) == [("raised", "income"), ("raised", "age")]
 
 
 def test_models_are_told_apart() -> None:

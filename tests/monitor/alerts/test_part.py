@@ -67,7 +67,7 @@ def test_a_refusal_for_good_is_not_repeated() -> None:
         hook.statuses.append(400)
         with alerts(database, webhooks=[{"name": "chat", "url": hook.url}]) as part:
             part.observe([alarm()], T0)
-            part.observe([alarm(), alarm("age")], T0 + 1)
+            part.observe([alarm(), alarm("age", kind="quality")], T0 + 1)
             subjects = [orjson.loads(hook.next()[1])["alarms"][0]["subject"] for _ in range(2)]
             until_settled(part, "chat")
             assert (part.webhooks["chat"].sent, part.webhooks["chat"].failed) == (1, 1)
@@ -76,6 +76,7 @@ def test_a_refusal_for_good_is_not_repeated() -> None:
 
 def test_what_was_not_delivered_is_after_a_crash() -> None:
     """The checkpoint has it in line, with its id; what was told before is not told again."""
+    missing = alarm("age", kind="quality")
     with receiver() as hook, closing(sqlite3.connect(":memory:")) as database:
         webhook = {"name": "chat", "url": hook.url}
         with alerts(database, webhooks=[webhook]) as part:
@@ -87,22 +88,45 @@ def test_what_was_not_delivered_is_after_a_crash() -> None:
             crashed = Alerts(part._settings)  # never started: it delivers nothing
             crashed.create(database)
             crashed.restore(database)
-            crashed.observe([alarm(), alarm("age")], T0 + 2)
+            crashed.observe([alarm(), missing], T0 + 2)
             crashed.flush(database)
         with alerts(database, webhooks=[webhook]) as part:
             headers, body = hook.next()
-            part.observe([alarm(), alarm("age")], T0 + 3)
+            part.observe([alarm(), missing], T0 + 3)
             until_settled(part, "chat")
-            part.observe([replace(alarm(), cleared_s=T0 + 4), alarm("age")], T0 + 4)
+            part.observe([replace(alarm(), cleared_s=T0 + 4), missing], T0 + 4)
             ended = orjson.loads(hook.next()[1])["alarms"]
-            part.observe([alarm("age")], T0 + 5)
+            part.observe([missing], T0 + 5)
             until_settled(part, "chat")
-            part.observe([alarm("age")], T0 + 6)
+            part.observe([missing], T0 + 6)
             part.flush(database)
             assert not database.execute("SELECT * FROM alerts_outbox").fetchall()
     assert headers["webhook-id"] != first
     assert [a["subject"] for a in orjson.loads(body)["alarms"]] == ["age"]
     assert [(a["event"], a["subject"]) for a in ended] == [("cleared", "income")]
+
+
+def test_a_group_is_the_same_after_a_restart() -> None:
+    """Neither is its page said again, nor do what joined it, or its end, become events of their own."""
+    joined = alarm("age", at_s=T0 + 60)
+    with receiver() as hook, closing(sqlite3.connect(":memory:")) as database:
+        webhook = {"name": "chat", "url": hook.url}
+        with alerts(database, webhooks=[webhook]) as part:
+            part.observe([alarm()], T0)
+            hook.next()
+            until_settled(part, "chat")
+            part.flush(database)
+            part.observe([alarm(), joined], T0 + 60)
+            part.flush(database)
+            (before,) = part.book.groups
+        with alerts(database, webhooks=[webhook]) as part:
+            part.observe([joined], T0 + 120)
+            (after,) = part.book.groups
+            assert (after.id, after.opened_s) == (before.id, T0)
+            part.observe([replace(joined, cleared_s=T0 + 180)], T0 + 180)
+            (said,) = orjson.loads(hook.next()[1])["alarms"]
+            assert (said["event"], said["subject"]) == ("cleared", "age")
+            assert hook.came.empty()
 
 
 def test_a_secret_that_cannot_be_read_is_said_at_the_start(tmp_path: Path) -> None:

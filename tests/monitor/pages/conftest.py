@@ -28,7 +28,10 @@ def options() -> PageOptions:
 
 @pytest_asyncio.fixture
 async def client(view: FakeView, options: PageOptions) -> AsyncIterator[httpx.AsyncClient]:
-    server = PageServer(view, options)
+    async def metrics() -> tuple[str, bytes]:
+        return "text/plain", b""
+
+    server = PageServer(view, options, metrics)
     port = await server.start()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
         yield client

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,13 +18,15 @@ WITH_TOKEN = pytest.mark.parametrize("options", [PageOptions(port=0, token=TOKEN
 
 
 @WITH_TOKEN
-@pytest.mark.parametrize("path", ["/v1/models", "/ui/data/", "/v1/pipeline"])
+@pytest.mark.parametrize("path", ["/v1/models", "/ui/data/", "/v1/pipeline", "/metrics"])
 @pytest.mark.parametrize(
     ("header", "status"),
     [
         ("", 403),
         ("Bearer wrong", 403),
         (f"Basic {TOKEN}", 403),
+        (f"Basic {base64.b64encode(f'{TOKEN}:'.encode()).decode()}", 403),
+        (f"Basic {base64.b64encode(f'prometheus:{TOKEN}'.encode()).decode()}", 200),
         (f"Bearer {TOKEN}", 200),
         (f"bearer {TOKEN}", 200),
     ],
@@ -54,9 +57,12 @@ async def test_empty_pages_need_no_token(client: httpx.AsyncClient, path: str) -
     ],
 )
 @pytest.mark.parametrize("options", [PageOptions(port=0, hosts=("drift.example",))])
-async def test_a_name_of_somebody_else_is_refused(client: httpx.AsyncClient, host: str, status: int) -> None:
+@pytest.mark.parametrize("path", ["/v1/models", "/metrics"])
+async def test_a_name_of_somebody_else_is_refused(
+    client: httpx.AsyncClient, path: str, host: str, status: int
+) -> None:
     """A page of the web that has its own name point here gets nothing."""
-    assert (await client.get("/v1/models", headers={"host": host})).status_code == status
+    assert (await client.get(path, headers={"host": host})).status_code == status
 
 
 @pytest.mark.parametrize(

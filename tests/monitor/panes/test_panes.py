@@ -179,11 +179,11 @@ def test_subjects_leave_the_sample(database: Database) -> None:
     """Erasing a subject takes its rows out of what profiles are learned from."""
     panes, core = begun(database, Profiles({}))
     put(panes, batch(10, numeric("x", np.arange(10.0)), subject_hashes=np.arange(10) // 5 + 7))
-    assert core.erase(frozenset({7})) == 5
+    assert core.erase(frozenset({7}), START_S + 600) == 5
     sample = panes.learned(*KEY[:3])
     assert sample is not None
     assert sample.columns[0].values[:, 0].tolist() == [5, 6, 7, 8, 9]
-    assert core.erase(frozenset({7})) == 0
+    assert core.erase(frozenset({7}), START_S + 600) == 0
 
 
 def test_sketches_of_an_hour(database: Database) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gateway.monitor.labels.label import Label
+from gateway.monitor.labels.label import Label, Why
 from tests.monitor.performance.rows import KEY, START_S, Monitor, batch, scores
 
 DAY_S = 86_400
@@ -39,16 +39,20 @@ def test_a_subject_is_erased_from_memory_and_from_the_files_bytes() -> None:
     assert b"of-bob-1".hex().encode() in monitor.bytes()
 
 
-def test_rows_of_an_erased_subject_that_arrive_later_are_refused() -> None:
-    """A spool may still hold them: those from before the erasure stay out, also after a restart."""
+def test_labels_of_erased_rows_are_refused_whenever_they_come() -> None:
+    """Those that wait for a row that comes too late, too; another model's, and joined ones, are not."""
     monitor = Monitor()
-    monitor.apply(batch(scores([0.5]), subject_hashes=7))
-    erase(monitor, 7)
-    monitor.restart()
-    monitor.apply(batch(scores([0.5, 0.5]), subject_hashes=[7, 8], first=10))
-    monitor.apply(batch(scores([0.5]), subject_hashes=7, first=20, at_s=monitor.now_s + 5))
-    assert monitor.part.counts()["records"] == 2
-    assert monitor.part.counts()["erased_late"] == 1
+    monitor.apply(batch(scores([0.5]), keys=(b"hers",), subject_hashes=7))
+    monitor.part._tombstones.add([7], int(monitor.now_s * 1e9))
+    assert erase(monitor, 7) == 1
+    monitor.post(Label(b"late", 0, "yes"), Label(b"his", 0, "yes"))
+    monitor.part.forget_keys("loan", frozenset({b"late", b""}))
+    assert monitor.part.counts()["waiting"] == 1
+    reply = monitor.post(*(Label(key, 0, "yes") for key in (b"hers", b"late", b"his", b"other")))
+    assert [(refused.index, refused.why) for refused in reply.refused] == [(0, Why.ERASED), (1, Why.ERASED)]
+    assert monitor.post(Label(b"hers", 0, "yes"), model="unheard of").waiting == 1
+    monitor.apply(batch(scores([0.5]), keys=(b"hers",), subject_hashes=7, at_s=monitor.now_s + 5))
+    assert monitor.post(Label(b"hers", 0, "yes")).joined == 1
 
 
 def test_nobody_known_is_nobody_erased() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.monitor.store import positions as module
-from gateway.monitor.store.database import open_database
+from gateway.monitor.store.database import forget_set_aside, open_database
 from gateway.monitor.store.errors import StoreInUse, StoreUnavailable
 from gateway.monitor.store.positions import Positions, Standing
 
@@ -100,6 +100,17 @@ def test_one_monitor_at_a_time(tmp_path: Path) -> None:
         open_database(path, now_s=0)
     with open_database(path, now_s=0):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_damaged_files_are_kept_as_long_as_records_are(tmp_path: Path) -> None:
+    """By the time in their name; what else is there stays."""
+    old = ["monitor.db.damaged-1234", "monitor.db.damaged-1234-wal"]
+    others = ["monitor.db", "monitor.db.damaged-5000", "monitor.db.damaged-by-hand"]
+    for name in (*old, *others):
+        (tmp_path / name).write_bytes(b"")
+    assert forget_set_aside(tmp_path / "monitor.db", 1234) == 0
+    assert forget_set_aside(tmp_path / "monitor.db", 1235) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == others
 
 
 def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:

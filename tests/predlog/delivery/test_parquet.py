@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import random
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +16,10 @@ import pytest
 from gateway.predlog.lane_errors import FrameRefused
 from gateway.predlog.rows import Frame
 from gateway.predlog.seams import SinkUnavailable
-from gateway.predlog.sinks.parquet import ParquetOptions, ParquetSink, erase, expire
+from gateway.predlog.sinks.parquet import ParquetOptions, ParquetSink
+from gateway.predlog.sinks.parquet_erasing import ERASURES, erase
 from gateway.predlog.sinks.parquet_objects import ObjectStore
+from gateway.predlog.sinks.parquet_retention import LEFTOVER_S, expire
 from gateway.predlog.sinks.parquet_store import DirectoryStore, ParquetStore
 from tests.predlog.delivery.frames import EPOCH, HOUR_NS, START_NS, frame
 from tests.predlog.sink_contract import Acks, SinkContract, send_all
@@ -150,14 +154,87 @@ def test_a_round_ends_in_time_though_no_frame_comes(tmp_path: Path) -> None:
         acks.wait_for(EPOCH, 1)
 
 
+ANNA = 2**63 + 5
+LATER_NS = START_NS + HOUR_NS
+
+
 def test_subjects_are_erased(store: ParquetStore) -> None:
     """Their rows are gone from every file, others stay, and empty files are deleted."""
-    deliver(store, [frame(1, subject=2**63 + 5), frame(2, rows=3, subject=6)])
-    deliver(store, [frame(1, epoch=EPOCH + 1, subject=2**63 + 5)])
-    assert erase(store, frozenset({2**63 + 5, 99})) == 4
-    assert erase(store, frozenset({2**63 + 5, 99})) == 0
+    deliver(store, [frame(1, subject=ANNA), frame(2, rows=3, subject=6)])
+    deliver(store, [frame(1, epoch=EPOCH + 1, subject=ANNA)])
+    assert erase(store, frozenset({ANNA, 99}), LATER_NS) == 4
+    assert erase(store, frozenset({ANNA, 99}), LATER_NS) == 0
     (path,) = store.names()
     assert set(read(store, path)["subject_hash"].to_pylist()) == {6}
+
+
+def test_rows_of_an_erased_subject_that_come_later_are_not_written(store: ParquetStore) -> None:
+    """Out of a spool or a round: those from before the erasure; the frames are acknowledged all the same."""
+    erase(store, frozenset({ANNA}), LATER_NS)
+    sent = [frame(1, subject=ANNA), frame(2, rows=3, subject=6), frame(3, subject=ANNA, arrived_ns=LATER_NS)]
+    assert deliver(store, sent[:1]).highest == {EPOCH: 1}
+    assert store.names() == []
+    assert deliver(store, sent).highest == {EPOCH: 3}
+    found = [read(store, path) for path in store.names()]
+    kept = [row for table in found for row in table.select(["subject_hash", "done_ns"]).to_pylist()]
+    assert sorted(row["subject_hash"] for row in kept) == [6, 6, 6, ANNA, ANNA]
+    assert all(row["done_ns"] > LATER_NS for row in kept if row["subject_hash"] == ANNA)
+
+
+class Meanwhile(DirectoryStore):
+    """Has a subject erased, by somebody else, just before a file is there."""
+
+    erasing = False
+
+    def write(self, path: str, content: bytes) -> None:
+        if self.erasing and path != ERASURES:
+            self.erasing = False
+            assert erase(self, frozenset({ANNA}), LATER_NS) == 0
+        super().write(path, content)
+
+
+def test_a_file_that_is_written_during_an_erasure_is_not_missed(tmp_path: Path) -> None:
+    """Its writer looks again when it is there."""
+    store = Meanwhile(tmp_path)
+    store.erasing = True
+    assert deliver(store, [frame(1, subject=ANNA), frame(2, subject=6)]).highest == {EPOCH: 2}
+    (path,) = store.names()
+    assert set(read(store, path)["subject_hash"].to_pylist()) == {6}
+
+
+def test_a_record_of_erasures_that_is_damaged_stops_nothing(store: ParquetStore) -> None:
+    """It is begun anew by the next erasure."""
+    store.write(ERASURES, b"{")
+    assert deliver(store, [frame(1, subject=ANNA)]).highest == {EPOCH: 1}
+    assert erase(store, frozenset({ANNA}), LATER_NS) == 2
+    assert deliver(store, [frame(2, subject=ANNA)]).highest == {EPOCH: 2}
+    assert store.names() == []
+
+
+def half_written(directory: Path, written_s: float) -> Path:
+    """Leave what a process that was killed leaves; return where."""
+    path = directory / "model=loans" / ".new-gw-7-1-1-0badf00d.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"PAR1 and half of somebody's rows")
+    os.utime(path, (written_s, written_s))
+    return path
+
+
+def test_what_was_left_half_written_is_erased_whatever_is_in_it(tmp_path: Path) -> None:
+    """Nobody can tell whose rows they are; they are sent again."""
+    path = half_written(tmp_path, time.time())
+    erase(DirectoryStore(tmp_path), frozenset({ANNA}), LATER_NS)
+    assert not path.exists()
+
+
+def test_what_was_left_half_written_is_deleted_after_a_day(tmp_path: Path) -> None:
+    """By a clock that is moved; also where whole files are kept for ever."""
+    path = half_written(tmp_path, START_NS / 1e9)
+    store = DirectoryStore(tmp_path)
+    assert expire(store, 0, START_NS / 1e9 + LEFTOVER_S) == 0
+    assert path.exists()
+    assert expire(store, 0, START_NS / 1e9 + LEFTOVER_S + 1) == 1
+    assert not path.exists()
 
 
 def test_retention(store: ParquetStore) -> None:

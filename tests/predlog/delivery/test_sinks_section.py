@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from gateway.config.prediction_sinks import SinkSettings
+from gateway.config.prediction_sinks import ProducerName, SinkSettings
 from gateway.core.errors import ConfigError
 from gateway.prediction_sinks import begin_producer, delivery_of
 from gateway.predlog.accounts import Accounts
@@ -106,3 +106,12 @@ def test_frames_reach_a_monitor(tmp_path: Path) -> None:
     assert monitor.rows == {(5, s): 2 for s in range(1, 11)}
     (status,) = delivery.status()
     assert status.applied == status.put == 20
+
+
+@pytest.mark.parametrize("name", ["gäteway", "門", "a\nb", "x" * 129])
+def test_a_producers_name_fits_a_header(name: str) -> None:
+    """It is sent as one by the stream and by NATS."""
+    names = TypeAdapter(ProducerName)
+    assert names.validate_python("gateway 1.eu-west/a") == "gateway 1.eu-west/a"
+    with pytest.raises(ValidationError, match=r"printable ASCII|at most 128"):
+        names.validate_python(name)

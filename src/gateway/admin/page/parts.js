@@ -1,4 +1,4 @@
-// Pieces that both views share.
+// Pieces that the views share.
 
 import { el, svg } from "./elements.js";
 import { ago, interval, moment, percent, phaseName, phaseTone, share } from "./words.js";
@@ -37,6 +37,11 @@ export function canaryBar(row) {
 }
 
 export function weightBar(ppm, label) {
+  return bar(ppm / 1e6, `${label} ${share(ppm)}`);
+}
+
+// A part of a whole, drawn and said.
+export function bar(fraction, text) {
   return el(
     "div",
     { class: "weight" },
@@ -44,9 +49,9 @@ export function weightBar(ppm, label) {
       "svg",
       { viewBox: "0 0 100 4", preserveAspectRatio: "none", "aria-hidden": "true" },
       svg("rect", { class: "track", width: 100, height: 4 }),
-      svg("rect", { class: "fill", width: ppm / 10000, height: 4 }),
+      svg("rect", { class: "fill", width: 100 * fraction, height: 4 }),
     ),
-    el("span", {}, `${label} ${share(ppm)}`),
+    el("span", {}, text),
   );
 }
 

@@ -15,7 +15,7 @@ from gateway.backends.onnxruntime.load_thread import giving_way
 from gateway.backends.onnxruntime.memory import MemoryMeter, return_freed
 from gateway.backends.onnxruntime.model import Loaded, OnnxRuntimeModel, hidden_paths
 from gateway.backends.onnxruntime.notices import Notices
-from gateway.backends.onnxruntime.options import OnnxRuntimeOptions, parse_options
+from gateway.backends.onnxruntime.options import BACKEND, PLATFORM, OnnxRuntimeOptions, parse_options
 from gateway.backends.onnxruntime.providers import CPU_PLAN, ProviderPlan, lost_providers, plan_providers
 from gateway.backends.onnxruntime.row_check import Rows, check_rows
 from gateway.backends.onnxruntime.runner import Runner, RunSettings
@@ -64,8 +64,8 @@ class OnnxRuntimeBackend:
             any thread.
     """
 
-    name = "onnxruntime"
-    platform = "onnxruntime_onnx"
+    name = BACKEND
+    platform = PLATFORM
 
     def __init__(self, notice: Callable[[str], None] | None = None) -> None:
         self._notices = Notices(notice)

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import onnx
 from google.protobuf.message import DecodeError
 
 from gateway.backends.onnxruntime.external import Refused, checked_text, shown
 from gateway.backends.onnxruntime.graph import Dim, GraphReport, GraphTensor, encode
+from gateway.backends.onnxruntime.messages import messages
 from gateway.backends.onnxruntime.tensor_data import check_tensor
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _KNOWN_DOMAINS: Final = frozenset(
         "com.ms.internal.nhwc",
     }
 )
-_T = onnx.TensorProto
+_T = messages.TensorProto
 _DATATYPES: Final[dict[int, str]] = {
     _T.BOOL: "BOOL",
     _T.UINT8: "UINT8",
@@ -102,7 +102,7 @@ def inspect(request: Request) -> GraphReport:
     return GraphReport(inputs, outputs, initializers, total, _notices(model), sha256)
 
 
-def _notices(model: onnx.ModelProto) -> tuple[str, ...]:
+def _notices(model: messages.ModelProto) -> tuple[str, ...]:
     """Say what the file asks of the server and does not get."""
     keys = [entry.key for entry in model.metadata_props if entry.key in _NOT_THE_AUTHORS]
     return tuple(
@@ -127,10 +127,10 @@ def _check_total(total: int, limit: int) -> None:
         raise Refused(f"the model has {total} bytes, max_model_bytes allows {limit}")
 
 
-def _parse(content: bytes) -> onnx.ModelProto:
+def _parse(content: bytes) -> messages.ModelProto:
     # Protobuf itself ends at 2 GiB; larger weights must be external data.
     try:
-        model = onnx.load_model_from_string(content, format="protobuf")
+        model = messages.ModelProto.FromString(content)
     except DecodeError:
         raise Refused(
             "not a complete ONNX file: truncated, corrupt, or of another format; or nested too deeply"
@@ -141,7 +141,7 @@ def _parse(content: bytes) -> onnx.ModelProto:
 
 
 def _inputs(
-    model: onnx.ModelProto, defaults: set[str], overridable: Iterable[str]
+    model: messages.ModelProto, defaults: set[str], overridable: Iterable[str]
 ) -> tuple[tuple[GraphTensor, ...], tuple[str, ...]]:
     """Leave initializers out, which old exporters list as inputs, unless declared overridable."""
     wanted = set(overridable)
@@ -154,7 +154,7 @@ def _inputs(
     return inputs, tuple(i.name for i in kept if i.name in wanted)
 
 
-def _tensor(info: onnx.ValueInfoProto, *, has_default: bool = False) -> GraphTensor:
+def _tensor(info: messages.ValueInfoProto, *, has_default: bool = False) -> GraphTensor:
     name, kind, optional = checked_text(info.name), info.type, has_default
     if kind.WhichOneof("value") == "optional_type":
         kind, optional = kind.optional_type.elem_type, True
@@ -165,16 +165,16 @@ def _tensor(info: onnx.ValueInfoProto, *, has_default: bool = False) -> GraphTen
     return GraphTensor(name, _DATATYPES.get(tensor.elem_type), _kind(info.type), dims, optional)
 
 
-def _kind(kind: onnx.TypeProto) -> str:
+def _kind(kind: messages.TypeProto) -> str:
     which = (kind.WhichOneof("value") or "nothing").removesuffix("_type")
     if which != "tensor":
         return which
     element = kind.tensor_type.elem_type
-    known = element in onnx.TensorProto.DataType.values()
-    return f"tensor({onnx.TensorProto.DataType.Name(element).lower() if known else element})"
+    known = element in messages.TensorProto.DataType.values()
+    return f"tensor({messages.TensorProto.DataType.Name(element).lower() if known else element})"
 
 
-def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+def _dim(dim: messages.TensorShapeProto.Dimension) -> Dim:
     which = dim.WhichOneof("value")
     if which == "dim_value" and dim.dim_value >= 0:
         return int(dim.dim_value)
@@ -188,7 +188,7 @@ class _Walk:
     `base` is the directory that external data is looked for from.
     """
 
-    model: onnx.ModelProto
+    model: messages.ModelProto
     base: Path
     request: Request
     external: dict[Path, int] = field(default_factory=dict)
@@ -207,26 +207,26 @@ class _Walk:
             for default in function.attribute_proto:
                 self._check_attribute(default)
 
-    def _graphs(self) -> Iterator[onnx.GraphProto]:
+    def _graphs(self) -> Iterator[messages.GraphProto]:
         yield self.model.graph
         for training in self.model.training_info:
             yield training.initialization
             yield training.algorithm
 
-    def _check_graph(self, graph: onnx.GraphProto) -> None:
+    def _check_graph(self, graph: messages.GraphProto) -> None:
         for tensor in graph.initializer:
             self._check_tensor(tensor)
         for sparse in graph.sparse_initializer:
             self._check_sparse(sparse)
         self._check_nodes(graph.node)
 
-    def _check_nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
+    def _check_nodes(self, nodes: Iterable[messages.NodeProto]) -> None:
         for node in nodes:
             self._check_operator(node)
             for attribute in node.attribute:
                 self._check_attribute(attribute)
 
-    def _check_operator(self, node: onnx.NodeProto) -> None:
+    def _check_operator(self, node: messages.NodeProto) -> None:
         if node.op_type == "EPContext":
             raise Refused("it holds an EPContext node, a precompiled program for one device: not allowed")
         if node.domain in _KNOWN_DOMAINS or (node.domain, node.op_type) in self.local_functions:
@@ -238,7 +238,7 @@ class _Walk:
                 "unless allow_custom_ops is set"
             )
 
-    def _check_attribute(self, attribute: onnx.AttributeProto) -> None:
+    def _check_attribute(self, attribute: messages.AttributeProto) -> None:
         for tensor in (*([attribute.t] if attribute.HasField("t") else ()), *attribute.tensors):
             self._check_tensor(tensor)
         for sparse in (
@@ -249,11 +249,11 @@ class _Walk:
         for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
             self._check_graph(graph)
 
-    def _check_sparse(self, sparse: onnx.SparseTensorProto) -> None:
+    def _check_sparse(self, sparse: messages.SparseTensorProto) -> None:
         self._check_tensor(sparse.values)
         self._check_tensor(sparse.indices)
 
-    def _check_tensor(self, tensor: onnx.TensorProto) -> None:
+    def _check_tensor(self, tensor: messages.TensorProto) -> None:
         check_tensor(tensor, self.base, self.external)
 
 

@@ -60,6 +60,7 @@ class OnnxRuntimeModel:
         instances: how many `infer` calls run at once; more of them wait their turn.
         memory_bytes: measured where no other load ran beside it, and no less than the files that were read.
         overlaps: runs leave a processor to the event loop.
+        remote: False: it runs in this process.
         loaded: everything else that loading found out.
     """
 
@@ -70,6 +71,7 @@ class OnnxRuntimeModel:
         self.instances: int = loaded.instances
         self.memory_bytes: int = loaded.memory_bytes
         self.overlaps: bool = loaded.overlaps
+        self.remote: bool = False
         self.loaded = loaded
         self._runner = runner
         self._hidden: Sequence[str] = hidden_paths(loaded.artifact)

@@ -10,6 +10,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 from gateway.core.errors import ModelLoadError
 
+BACKEND: Final = "onnxruntime"
+"""The backend's name."""
+PLATFORM: Final = "onnxruntime_onnx"
 GraphLevel: TypeAlias = Literal["disabled", "basic", "extended", "layout", "all"]
 ExecutionMode: TypeAlias = Literal["sequential", "parallel"]
 

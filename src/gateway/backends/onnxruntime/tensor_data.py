@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-import onnx
-
 from gateway.backends.onnxruntime.external import (
     Refused,
     check_extent,
@@ -15,11 +13,12 @@ from gateway.backends.onnxruntime.external import (
     external_file,
     shown,
 )
+from gateway.backends.onnxruntime.messages import messages
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_T = onnx.TensorProto
+_T = messages.TensorProto
 _BITS: Final[dict[int, int]] = {
     _T.BOOL: 8,
     _T.UINT8: 8,
@@ -37,7 +36,7 @@ _BITS: Final[dict[int, int]] = {
 }
 
 
-def check_tensor(tensor: onnx.TensorProto, base: Path, used: dict[Path, int]) -> None:
+def check_tensor(tensor: messages.TensorProto, base: Path, used: dict[Path, int]) -> None:
     """Check one tensor; add the file that its external data lies in, with its size, to `used`.
 
     Args:
@@ -50,7 +49,7 @@ def check_tensor(tensor: onnx.TensorProto, base: Path, used: dict[Path, int]) ->
     """
     if any(dim < 0 for dim in tensor.dims):
         raise Refused(f"tensor '{shown(tensor.name)}' has a negative size: corrupt")
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+    if tensor.data_location == messages.TensorProto.EXTERNAL:
         _check_external(tensor, base, used)
     elif tensor.HasField("raw_data"):
         needed = _bytes_needed(tensor)
@@ -68,7 +67,7 @@ def check_tensor(tensor: onnx.TensorProto, base: Path, used: dict[Path, int]) ->
 _TYPED: Final = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 
 
-def _check_external(tensor: onnx.TensorProto, base: Path, used: dict[Path, int]) -> None:
+def _check_external(tensor: messages.TensorProto, base: Path, used: dict[Path, int]) -> None:
     entries = external_entries(tensor.name, [(entry.key, entry.value) for entry in tensor.external_data])
     location = entries.get("location", "")
     path = external_file(base, tensor.name, location)
@@ -78,7 +77,7 @@ def _check_external(tensor: onnx.TensorProto, base: Path, used: dict[Path, int])
     used[path] = size
 
 
-def _bytes_needed(tensor: onnx.TensorProto) -> int | None:
+def _bytes_needed(tensor: messages.TensorProto) -> int | None:
     """Return what the tensor's elements take; None for types that are packed or vary in length."""
     bits = _BITS.get(tensor.data_type)
     return None if bits is None else math.prod(tensor.dims) * bits // 8

@@ -13,6 +13,7 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gateway.monitor.alerts.groups import Group
     from gateway.monitor.values import Alarm
 
 RAISED: Final = "raised"
@@ -24,6 +25,10 @@ MAX_BODY_BYTES: Final = 256 << 10
 """Of one message: beyond it evidence is left out, for the link shows it."""
 MAX_LABEL: Final = 128
 """Characters of a label's value."""
+MAX_LISTED: Final = 100
+"""Alarms that a webhook's message describes."""
+MAX_SUBJECTS: Final = 20
+"""Alarms that an Alertmanager's alert names."""
 
 ALERT_NAMES: Final = {
     "drift": "ModelDrift",
@@ -64,7 +69,8 @@ def notice(receiver: str, told: Sequence[tuple[str, Alarm]], pages_url: str, now
 
     Args:
         receiver: whom.
-        told: RAISED or CLEARED, and the alarm; not empty.
+        told: RAISED or CLEARED, and the alarm, the most severe first; not empty. Beyond MAX_LISTED they are
+            counted.
         pages_url: of the monitor's pages.
         now_s: wall clock, seconds since the epoch.
     """
@@ -77,8 +83,9 @@ def notice(receiver: str, told: Sequence[tuple[str, Alarm]], pages_url: str, now
         "id": identity,
         "at": _time(now_s),
         "model": model,
-        "summary": _summary(told),
-        "alarms": [{"event": event, **described(alarm, pages_url)} for event, alarm in told],
+        "summary": _summary([alarm for _, alarm in told]),
+        "total": len(told),
+        "alarms": [{"event": event, **described(alarm, pages_url)} for event, alarm in told[:MAX_LISTED]],
     }
     body = _dumped(document)
     if len(body) > MAX_BODY_BYTES:
@@ -107,39 +114,49 @@ def described(alarm: Alarm, pages_url: str) -> dict[str, Any]:
     }
 
 
-def alertmanager_alert(alarm: Alarm, pages_url: str, ends_s: float) -> dict[str, Any]:
-    """Return an alarm as Alertmanager's API v2 takes it (its `postableAlert`).
+def alertmanager_alert(group: Group, pages_url: str, ends_s: float) -> dict[str, Any]:
+    """Return a group of alarms as Alertmanager's API v2 takes it (its `postableAlert`): one alert.
 
     Args:
-        alarm: standing or cleared.
+        group: standing or cleared.
         pages_url: of the monitor's pages.
         ends_s: when it ends unless it is sent again, or when it has ended.
     """
-    key = alarm.key
+    first = group.first
+    key = first.key
     labels = {
-        "alertname": ALERT_NAMES.get(alarm.kind, "ModelAlarm"),
+        "alertname": ALERT_NAMES.get(first.kind, "ModelAlarm"),
         "model": key.model,
         "version": str(key.version),
         "arm": key.arm,
-        "segment": key.segment,
-        "kind": alarm.kind,
-        "subject": alarm.subject,
-        "severity": alarm.severity,
+        "kind": first.kind,
+        "severity": first.severity,
+        "group": group.id,
     }
-    where = link(pages_url, alarm)
+    where = link(pages_url, first)
+    about = group.standing or group.alarms
     return {
         "labels": {name: value[:MAX_LABEL] for name, value in labels.items() if value},
-        "annotations": {"summary": alarm.summary, "link": where},
-        "startsAt": _time(alarm.raised_s),
+        "annotations": {"summary": _summary(about), "subjects": _subjects(about), "link": where},
+        "startsAt": _time(group.opened_s),
         "endsAt": _time(ends_s),
         "generatorURL": where,
     }
 
 
-def _summary(told: Sequence[tuple[str, Alarm]]) -> str:
-    first = told[0][1]
-    more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
-    return f"{first.summary}{more}"
+def _subjects(alarms: Sequence[Alarm]) -> str:
+    """Return what alarms are about, in their order, each with its segment."""
+    names = [
+        alarm.subject[:MAX_LABEL] + (f" ({alarm.key.segment[:MAX_LABEL]})" if alarm.key.segment else "")
+        for alarm in alarms[:MAX_SUBJECTS]
+    ]
+    more = [f"{len(alarms) - MAX_SUBJECTS} more"] if len(alarms) > MAX_SUBJECTS else []
+    return ", ".join([*names, *more])
+
+
+def _summary(alarms: Sequence[Alarm]) -> str:
+    more = f" (and {len(alarms) - 1} more)" if len(alarms) > 1 else ""
+    return f"{alarms[0].summary}{more}"
 
 
 def _time(at_s: float) -> str:

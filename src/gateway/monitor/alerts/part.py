@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from gateway.config.monitor_alerts import AlertmanagerSettings, AlertSettings
+    from gateway.monitor.alerts.groups import Group
     from gateway.monitor.values import Alarm, Applied
 
 ENDED_S: Final = 900.0
@@ -28,6 +29,8 @@ CREATE TABLE IF NOT EXISTS alerts_told (
     receiver TEXT, alarm TEXT, event TEXT NOT NULL, PRIMARY KEY (receiver, alarm)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS alerts_last (
     receiver TEXT, topic TEXT, at_s REAL NOT NULL, PRIMARY KEY (receiver, topic)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS alerts_groups (
+    alarm TEXT PRIMARY KEY, name TEXT NOT NULL, opened_s REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS alerts_outbox (
     receiver TEXT, id TEXT, body BLOB NOT NULL, at_s REAL NOT NULL, PRIMARY KEY (receiver, id)) WITHOUT ROWID;
 """
@@ -71,6 +74,7 @@ class Alerts:
             (target, AlertmanagerSender(target.url, target.resend)) for target in settings.alertmanagers
         ]
         self._outbox: dict[tuple[str, str], Notice] = {}
+        self._grouped = 0
         self._changed = False
 
     def start(self) -> None:
@@ -103,21 +107,30 @@ class Alerts:
             for notice_id in sender.settled():
                 self._outbox.pop((receiver, notice_id), None)
                 self._changed = True
+        if self._grouped != self.book.memberships.revision:
+            self._grouped = self.book.memberships.revision
+            self._changed = True
         for target, manager in self.alertmanagers:
-            told = [a for a in alarms if concerns(target.about, a) and self._is_current(a, now_s)]
-            manager.put(frozenset((a.id, a.cleared_s) for a in told), self._alerts_of(target, told))
+            told = [
+                group
+                for group in self.book.groups
+                if concerns(target.about, group.first) and self._is_current(group, now_s)
+            ]
+            manager.put(
+                frozenset((group.id, group.cleared_s) for group in told), self._alerts_of(target, told)
+            )
 
-    def _is_current(self, alarm: Alarm, now_s: float) -> bool:
-        if silenced(self._settings.silences, alarm, now_s):
+    def _is_current(self, group: Group, now_s: float) -> bool:
+        if silenced(self._settings.silences, group.first, now_s):
             return False
-        return alarm.cleared_s is None or now_s - alarm.cleared_s < ENDED_S
+        return group.cleared_s is None or now_s - group.cleared_s < ENDED_S
 
     def _alerts_of(
-        self, target: AlertmanagerSettings, told: Sequence[Alarm]
+        self, target: AlertmanagerSettings, told: Sequence[Group]
     ) -> Callable[[], list[dict[str, Any]]]:
         def make() -> list[dict[str, Any]]:
             lasts_s = self._wall_s() + _RESENDS * target.resend
-            return [alertmanager_alert(a, self._settings.pages_url, a.cleared_s or lasts_s) for a in told]
+            return [alertmanager_alert(g, self._settings.pages_url, g.cleared_s or lasts_s) for g in told]
 
         return make
 
@@ -131,6 +144,8 @@ class Alerts:
         """Read what was told, and put what was not delivered in line again."""
         self.book.told = {(r, a): event for r, a, event in database.execute("SELECT * FROM alerts_told")}
         self.book.last_s = {(r, t): at for r, t, at in database.execute("SELECT * FROM alerts_last")}
+        grouped = database.execute("SELECT * FROM alerts_groups")
+        self.book.memberships.members = {alarm: (name, opened_s) for alarm, name, opened_s in grouped}
         rows = database.execute(
             "SELECT id, receiver, body, at_s FROM alerts_outbox ORDER BY at_s, id"
         ).fetchall()
@@ -146,7 +161,7 @@ class Alerts:
         """Write what was told and what is in line; little, so whole."""
         if not self._changed:
             return
-        for table in ("told", "last", "outbox"):
+        for table in ("told", "last", "groups", "outbox"):
             database.execute(f"DELETE FROM alerts_{table}")  # noqa: S608 - names of our own
         database.executemany(
             "INSERT INTO alerts_told VALUES (?, ?, ?)",
@@ -155,6 +170,10 @@ class Alerts:
         database.executemany(
             "INSERT INTO alerts_last VALUES (?, ?, ?)",
             [(*key, at_s) for key, at_s in self.book.last_s.items()],
+        )
+        database.executemany(
+            "INSERT INTO alerts_groups VALUES (?, ?, ?)",
+            [(alarm, *place) for alarm, place in self.book.memberships.members.items()],
         )
         database.executemany(
             "INSERT INTO alerts_outbox VALUES (?, ?, ?, ?)",

@@ -10,7 +10,7 @@ import numpy as np
 
 from gateway.monitor.detect.table import CODES, DEGRADED, OK, TOO_FEW, ScoreTable
 from gateway.monitor.panes.layout import ABOVE, BELOW, INFINITE, MISSING, TYPE
-from gateway.statistics import fourier, nulls, two_sample
+from gateway.statistics import distances, fourier, nulls, two_sample
 from gateway.statistics.two_sample import Sizes
 
 if TYPE_CHECKING:
@@ -148,13 +148,12 @@ def _distributions(
 ) -> list[Tests]:
     old, new = counts
     chi2 = two_sample.chi_square(old, new, sizes, alpha, bins)
-    # Cohen's w: the statistic less what both sizes make of it, so that windows and blocks can be compared.
-    noise = nulls.noise(sizes.rows, sizes.reference_rows)
-    effect, critical = np.sqrt(chi2.value * noise), np.sqrt(chi2.critical * noise)
+    # The statistic less what both sizes make of it, so that windows and blocks can be compared.
+    critical = distances.cohens_w(chi2.critical, sizes.rows, sizes.reference_rows)
     return [
         _of("psi", names, two_sample.psi(old, new, sizes, alpha, bins), sizes),
         _of("js", names, two_sample.jensen_shannon(old, new, sizes, alpha, bins), sizes),
-        Tests("chi2", names, effect, chi2.p_value, critical, sizes.rows, sizes.reference_rows),
+        Tests("chi2", names, chi2.effect, chi2.p_value, critical, sizes.rows, sizes.reference_rows),
     ]
 
 

@@ -97,6 +97,12 @@ class AlarmLedger:
         """Return the alarm that stands there."""
         return self._standing.get((key, kind, subject))
 
+    def last_ended(self, key: StreamKey, kind: str, subject: str) -> Alarm | None:
+        """Return the alarm that ended there last; None where none is remembered."""
+        place = key, kind, subject
+        ended = reversed(self._ended.values())
+        return next((a for a in ended if (a.key, a.kind, a.subject) == place), None)
+
     def standing(self, model: str | None = None) -> tuple[Alarm, ...]:
         """Return what stands, oldest first; of one model, or of all."""
         return tuple(a for a in self._standing.values() if model in (None, a.key.model))

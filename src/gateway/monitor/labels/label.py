@@ -36,6 +36,8 @@ class Why(enum.Enum):
     """A later revision is there already."""
     CONFLICT = "conflict"
     """Another value of the same revision is there already: a correction needs a higher revision."""
+    ERASED = "erased"
+    """Its prediction was erased with all records of a subject."""
     TOO_MANY = "too_many"
     """Beyond MAX_BATCH."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import logging
 from hmac import compare_digest
@@ -48,7 +49,8 @@ _STATUSES: Final[tuple[tuple[type[GatewayError], int], ...]] = (
     (DeadlineExceeded, 504),
     (Unavailable, 503),
 )
-_BEARER: Final = "bearer "
+_STATE: Final = ("/v1/", "/ui/data/", "/metrics")
+"""Paths below which something is told of the state."""
 _READS: Final = ("GET", "HEAD")
 _logger = logging.getLogger(__name__)
 
@@ -89,14 +91,11 @@ class Guard:
             _logger.exception("monitor_page_failed", extra={"path": scope["path"]})
 
     def _check(self, scope: Scope) -> None:
-        if not scope["path"].startswith("/v1/") and not scope["path"].startswith("/ui/data/"):
+        if not scope["path"].startswith(_STATE) or scope["path"] == "/v1/health":
             return
         headers = Headers(scope=scope)
-        if scope["path"] == "/v1/health":
-            return
         if self._options.token:
-            sent = headers.get("authorization", "")
-            secret = sent[len(_BEARER) :] if sent.lower().startswith(_BEARER) else ""
+            secret = _secret(headers.get("authorization", ""))
             if not compare_digest(secret.encode(), self._options.token.encode()):
                 raise PermissionDenied("this needs the monitor's token: Authorization: Bearer TOKEN")
             return
@@ -110,6 +109,19 @@ class Guard:
         name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
         name = name.strip("[]").lower()
         return name == "localhost" or name in self._options.hosts or _is_address(name)
+
+
+def _secret(authorization: str) -> str:
+    """Return the bearer token, or the password of whatever user; empty without either."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(value, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def refusal(error: GatewayError) -> Response:

@@ -208,7 +208,8 @@ class EmbeddingShown:
 
     Attributes:
         reference: `[points][2]`, at most 512.
-        current: `[points][2]` centroids of the steps, oldest first; empty: they are not kept.
+        current: `[points][2]` centroids of the steps, oldest first; empty for a column of projections, of
+            whose values no means are kept.
     """
 
     reference: Sequence[tuple[float, float]]

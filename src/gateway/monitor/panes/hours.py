@@ -72,10 +72,11 @@ class SketchedHours:
         row = self._database.execute(
             "SELECT data FROM panes_sketches WHERE stream = ? AND at = ?", place
         ).fetchone()
-        if row is None:
-            return None
+        return None if row is None else self._parsed(row[0])
+
+    def _parsed(self, data: bytes) -> Sketches | None:
         try:
-            return sketches.from_bytes(row[0])
+            return sketches.from_bytes(data)
         except ValueError:
             self.counters["sketches_damaged"] += 1
             return None
@@ -115,6 +116,15 @@ class SketchedHours:
             del self._held[place]
             self._dirty.discard(place)
             self._flushed.discard(place)
+
+    def prune(self, database: sqlite3.Connection, least: float) -> None:
+        """Forget the novel categories of all hours that were seen less often than this in their hour."""
+        self._dirty |= {place for place, held in self._held.items() if held.prune(least)}
+        stored = database.execute("SELECT stream, at, data FROM panes_sketches").fetchall()
+        for stream, hour, data in stored:
+            if (stream, hour) not in self._held and (parsed := self._parsed(data)) and parsed.prune(least):
+                row = stream, hour, parsed.to_bytes()
+                database.execute("INSERT OR REPLACE INTO panes_sketches VALUES (?, ?, ?)", row)
 
     def forget(self, database: sqlite3.Connection, stream: int) -> None:
         """Delete what is left of a stream."""

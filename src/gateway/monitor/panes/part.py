@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
     Indexes = npt.NDArray[np.int64]
 
+RARE: Final = 20
+"""Rows of an hour below which a category could be somebody."""
+
 _PANE_NS: Final = PANE_S * 1_000_000_000
 _NOTHING: Final = Layout("bare:", (), (), ())
 
@@ -242,8 +245,11 @@ class Panes:
             self._hours.forget(database, stream)
 
     def erase(self, database: sqlite3.Connection, subject_hashes: frozenset[int]) -> int:
-        """Let the subjects' rows go from the samples that profiles are learned from; sums know nobody."""
-        del database
+        """Let the subjects' rows go from the samples that profiles are learned from.
+
+        Sums know nobody; of the categories beside them, the rare ones could be somebody's, and are forgotten.
+        """
+        self._hours.prune(database, RARE)
         return sum(version.reservoir.erase(subject_hashes) for version in self._streams.versions.values())
 
     # What others read.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from gateway.monitor.engine_coalescing import concatenated, taken
+from gateway.predlog.spool.erasing import chosen
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -74,13 +75,13 @@ class Reservoir:
         return self._batches[0]
 
     def erase(self, subject_hashes: frozenset[int]) -> int:
-        """Let rows of these subjects go; return how many."""
+        """Let rows of these subjects go, with the categories that only they had; return how many."""
         gone = np.array(sorted(subject_hashes), np.uint64)
         kept = []
         for batch in self._batches:
             rows = np.flatnonzero(~np.isin(batch.subject_hashes, gone))
             if len(rows):
-                kept.append(taken(batch, rows))
+                kept.append(chosen(batch, rows))
         erased = self._rows - sum(batch.rows for batch in kept)
         self._batches, self._rows = kept, self._rows - erased
         return erased

@@ -151,6 +151,19 @@ class Sketches:
         found = [(text.encode("latin-1"), float(estimate)) for text, estimate, _, _ in items]
         return sorted(found, key=lambda item: (-item[1], item[0]))[:limit]
 
+    def prune(self, least: float) -> bool:
+        """Forget categories that were seen less often than this; return whether there were any."""
+        found = False
+        for signal, sketch in self._frequent.items():
+            items = sketch.get_frequent_items(datasketches.frequent_items_error_type.NO_FALSE_NEGATIVES)
+            kept = [(text, estimate) for text, estimate, _, _ in items if estimate >= least]
+            if len(kept) < sketch.num_active_items:
+                found = True
+                fresh = self._frequent[signal] = datasketches.frequent_strings_sketch(FREQUENT_LG)
+                for text, estimate in kept:
+                    fresh.update(text, round(estimate))
+        return found
+
     def novel_distinct(self, signal: str) -> float:
         """Return about how many distinct categories outside of the dictionary there were."""
         sketch = self._distinct.get(signal)

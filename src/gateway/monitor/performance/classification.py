@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from scipy import special  # type: ignore[import-untyped]  # SciPy ships no types
 
 from gateway.monitor.performance.results import Bin, Metric
 from gateway.monitor.performance.weighted import UNDEFINED, effective, mean, rate
@@ -70,12 +71,37 @@ def probabilistic(truth: Bools, scores: Floats, weights: Floats, level: float) -
         return {}
     clipped = np.clip(scores, _LEAST, 1 - _LEAST)
     losses = -np.where(truth, np.log(clipped), np.log1p(-clipped))
-    error = isotonic.expected_calibration_error(scores, weights * truth, weights, BINS)
     return {
         "log_loss": mean(losses, weights, level),
         "brier": mean((scores - truth) ** 2, weights, level),
-        "ece": Metric(error, math.nan, math.nan, math.nan, effective(weights)),
+        "ece": calibration_error(truth, scores, weights, level),
     }
+
+
+def calibration_error(truth: Bools, scores: Floats, weights: Floats, level: float) -> Metric:
+    """Return the expected calibration error; its interval holds at least as often as `level` says.
+
+    It is the least and the greatest error that exact intervals of the bins' rates allow (Clopper and Pearson
+    1934), all of which hold together (Bonferroni). The value itself is too high by chance where bins have few
+    rows, so there is no standard error, and nothing is judged by it.
+    """
+    value = isotonic.expected_calibration_error(scores, weights * truth, weights, BINS)
+    place = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
+    size = np.bincount(place, weights, BINS)
+    used = size > 0
+    total, size = float(size.sum()), size[used]
+    if not total:
+        return UNDEFINED
+    score, rate_ = (np.bincount(place, weights * x, BINS)[used] / size for x in (scores, truth))
+    rows = size**2 / np.bincount(place, weights**2, BINS)[used]
+    tail = (1 - level) / 2 / BINS
+    events = np.clip(rate_, 0.0, 1.0) * rows
+    lows = np.where(events > 0, special.betaincinv(np.maximum(events, 1e-9), rows - events + 1, tail), 0.0)
+    highs = special.betaincinv(events + 1, np.maximum(rows - events, 1e-9), 1 - tail)
+    highs = np.where(events < rows, highs, 1.0)
+    low = float(size @ np.maximum(np.maximum(lows - score, score - highs), 0.0)) / total
+    high = float(size @ np.maximum(highs - score, score - lows)) / total
+    return Metric(value, low, high, math.nan, effective(weights))
 
 
 def reliability(truth: Bools, scores: Floats, weights: Floats, level: float) -> tuple[Bin, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -15,7 +15,7 @@ from gateway.monitor.profile.reference import TaskKind
 from gateway.predlog.rows import ColumnKind, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from gateway.core.types import Array
     from gateway.monitor.profile.reference import Task
@@ -42,29 +42,14 @@ class Extracted:
     skipped: Counter[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Refusing:
-    """Rows that are left out for whom or when they are about.
-
-    Attributes:
-        after_ns: rows from later are from a clock that is wrong, and would outlive their retention.
-        erased: subject hash -> time in ns: rows of theirs from before are left out.
-    """
-
-    after_ns: int = 1 << 62
-    erased: Mapping[int, int] = field(default_factory=dict)
-
-
-def extract(
-    rows: RowBatch, task: Task, segments: Sequence[str], refusing: Refusing | None = None
-) -> Extracted:
+def extract(rows: RowBatch, task: Task, segments: Sequence[str], after_ns: int = 1 << 62) -> Extracted:
     """Return the rows that performance can be told of: answered well, with a finite score.
 
     Args:
         rows: as logged.
         task: what they predict.
         segments: columns, beside those of role SEGMENT, that segments are made of.
-        refusing: what else is left out.
+        after_ns: rows from later are from a clock that is wrong, and would outlive their retention.
     """
     skipped: Counter[str] = Counter()
     scores = _scores(rows, task)
@@ -75,8 +60,9 @@ def extract(
     usable = np.isfinite(scores).all(axis=1) if task.kind in _NEED_SCORES else predicted != UNKNOWN
     skipped["no_score"] += int((kept & ~usable).sum())
     kept &= usable
-    if refusing is not None:
-        kept &= _not_refused(rows, kept, refusing, skipped)
+    known = rows.done_ns <= after_ns
+    skipped["future"] += int((kept & ~known).sum())
+    kept &= known
     columns = _segments(rows, segments)
     made = _rows(rows, scores, predicted, [codes for _, codes, _ in columns])
     arms = [
@@ -113,24 +99,6 @@ def _answered(rows: RowBatch, skipped: Counter[str]) -> Array:
     kept &= np.isfinite(rows.weights)
     skipped["failed"] += rows.rows - int(kept.sum())
     return kept
-
-
-def _not_refused(rows: RowBatch, kept: Array, refusing: Refusing, skipped: Counter[str]) -> Array:
-    known: Array = rows.done_ns <= refusing.after_ns
-    skipped["future"] += int((kept & ~known).sum())
-    if not refusing.erased:
-        return known
-    gone = _erased(rows, refusing.erased)
-    skipped["erased_late"] += int((kept & known & gone).sum())
-    fine: Array = known & ~gone
-    return fine
-
-
-def _erased(rows: RowBatch, erased: Mapping[int, int]) -> Array:
-    hit: Array = np.isin(rows.subject_hashes, np.array(list(erased), np.uint64))
-    for i in np.flatnonzero(hit).tolist():
-        hit[i] = int(rows.done_ns[i]) <= erased[int(rows.subject_hashes[i])]
-    return hit
 
 
 def column_of(rows: RowBatch, signal: str) -> tuple[Column, int | None] | None:

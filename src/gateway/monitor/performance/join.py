@@ -31,6 +31,8 @@ class Outcome(enum.Enum):
     WAITING = "waiting"
     ABSENT = "absent"
     """No prediction has its key."""
+    ERASED = "erased"
+    """Nor will one have: its subject was erased."""
 
 
 _RANK: Final = tuple(Outcome)

@@ -16,26 +16,32 @@ from gateway.monitor.labels.waiting import Waiting
 from gateway.monitor.performance import fairness as fair
 from gateway.monitor.performance import judging
 from gateway.monitor.performance.estimated import estimate
-from gateway.monitor.performance.extract import AHEAD_S, Refusing, extract
+from gateway.monitor.performance.extract import AHEAD_S, extract
 from gateway.monitor.performance.join import LATE_ROWS_S, Outcome, join, join_waiting
 from gateway.monitor.performance.realised import realise
 from gateway.monitor.performance.records import Records
 from gateway.monitor.performance.remembered import Remembered
 from gateway.monitor.performance.stored import Stored
 from gateway.monitor.values import ALL, StreamKey
+from gateway.predlog.spool.tombstones import Tombstones
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
 
     from gateway.config.monitor_labels import LabelSettings, PerformanceSettings
-    from gateway.monitor.labels.label import Parsed
+    from gateway.monitor.labels.label import Label, Parsed
     from gateway.monitor.performance.block import Selection
     from gateway.monitor.performance.results import Estimated, Fairness, Judgement, Realised
     from gateway.monitor.profile.reference import Profile
     from gateway.monitor.values import Applied
 
-_OUTCOMES = {Outcome.CLASS: Why.CLASS, Outcome.STALE: Why.STALE, Outcome.CONFLICT: Why.CONFLICT}
+_OUTCOMES = {
+    Outcome.CLASS: Why.CLASS,
+    Outcome.STALE: Why.STALE,
+    Outcome.CONFLICT: Why.CONFLICT,
+    Outcome.ERASED: Why.ERASED,
+}
 
 
 class Profiles(Protocol):
@@ -53,7 +59,22 @@ class Performance:
 
     name = "performance"
 
-    def __init__(self, profiles: Profiles, settings: PerformanceSettings, labels: LabelSettings) -> None:
+    def __init__(
+        self,
+        profiles: Profiles,
+        settings: PerformanceSettings,
+        labels: LabelSettings,
+        tombstones: Tombstones | None = None,
+    ) -> None:
+        """Keep predictions of models whose profile names a task.
+
+        Args:
+            profiles: where tasks come from.
+            settings: section `performance:`.
+            labels: section `labels:`.
+            tombstones: the engine's: labels of erased rows are refused by them.
+        """
+        self._tombstones = Tombstones() if tombstones is None else tombstones
         self._profiles = profiles
         self._settings = settings
         self._labels = labels
@@ -82,7 +103,8 @@ class Performance:
         if profile is None or profile.task is None:
             self._counts["no_task"] += rows.rows
             return
-        found = extract(rows, profile.task, profile.segments, self._refusing(applied))
+        after_ns = int((applied.received_s + AHEAD_S) * 1e9)
+        found = extract(rows, profile.task, profile.segments, after_ns)
         self._counts.update(found.skipped)
         for arm, part in found.arms:
             key = StreamKey(rows.model, rows.version, rows.digest, arm)
@@ -103,7 +125,6 @@ class Performance:
         self._counts["unmatched"] += self._waiting.expire(
             now_s - self._labels.waiting_time, now_s - LATE_ROWS_S
         )
-        self._stored.forget_erasures(before_ns)
         self.flush(database)
 
     def rolled_back(self) -> None:
@@ -111,20 +132,30 @@ class Performance:
         self._stored.repeat(self._records, self._waiting)
 
     def erase(self, database: sqlite3.Connection, subject_hashes: frozenset[int]) -> int:
-        """Delete these subjects' predictions and labels; their rows that arrive late are refused, too.
+        """Delete these subjects' predictions and labels; labels of theirs that come later are refused, too.
 
         Returns:
             How many predictions and waiting labels there were.
         """
         erased, keys = self._records.erase(subject_hashes)
         count = erased + self._waiting.erase(keys)
-        self._stored.note_erasures(subject_hashes, int(self._now_s * 1e9))
+        self._tombstones.add_keys(keys)
         self._counts["erased"] += count
         self.flush(database)
         return count
 
-    def _refusing(self, applied: Applied) -> Refusing:
-        return Refusing(int((applied.received_s + AHEAD_S) * 1e9), self._stored.erased)
+    def forget_keys(self, model: str, keys: frozenset[bytes]) -> None:
+        """Delete labels that wait for rows of a subject who was erased; those to come are refused."""
+        places = {(model, key) for key in keys}
+        if places:
+            self._counts["erased"] += self._waiting.erase(places)
+            self._tombstones.add_keys(places)
+
+    def forget_id(self, key: bytes) -> int:
+        """Delete labels of any model that wait under an id, that of a subject; return how many."""
+        gone = self._waiting.erase({place[:2] for place, _ in self._waiting.items() if place[1] == key})
+        self._counts["erased"] += gone
+        return gone
 
     # Labels.
 
@@ -146,7 +177,7 @@ class Performance:
         for (index, label), (outcome, fresh) in zip(posted.labels, outcomes, strict=True):
             final = outcome
             if outcome is Outcome.ABSENT:
-                final = self._waiting.add(posted.model, label, now_s)
+                final = self._absent(posted.model, label, now_s)
             elif outcome in {Outcome.JOINED, Outcome.REVISED}:
                 self._waiting.remember(posted.model, label, now_s, fresh=fresh)
             tally[final] += 1
@@ -158,6 +189,11 @@ class Performance:
         self._counts.update(f"refused_{each.why.value}" for each in refused)
         self._counts["waiting_dropped"] += self._waiting.trim()
         return _reply(tally, refused)
+
+    def _absent(self, model: str, label: Label, now_s: float) -> Outcome:
+        if self._tombstones.refuses_key(model, label.id):
+            return Outcome.ERASED
+        return self._waiting.add(model, label, now_s)
 
     # Answers.
 
@@ -185,7 +221,7 @@ class Performance:
     def estimated(self, key: StreamKey, start_s: float, end_s: float) -> Estimated | None:
         """Return performance estimated without labels in [start, end).
 
-        None if no prediction is kept, the task has no probabilities or the profile no calibration.
+        None if no prediction is kept, the task has no classes or scores, or the profile no calibration.
         """
         return self._remembered.get(
             ("estimated", key, start_s, end_s),

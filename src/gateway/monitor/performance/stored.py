@@ -31,14 +31,9 @@ _TABLES: Final = (
 
 
 class Stored:
-    """Knows what the database holds. Where a transaction failed, everything is written again.
-
-    Attributes:
-        erased: subject hash -> wall clock in ns when it was erased: rows of theirs from before are refused.
-    """
+    """Knows what the database holds. Where a transaction failed, everything is written again."""
 
     def __init__(self) -> None:
-        self.erased: dict[int, int] = {}
         self._written: set[int] = set()
         self._flushes = 0
 
@@ -62,7 +57,6 @@ class Stored:
         waiting.changed.clear()
         meta = {name: orjson.loads(body) for name, body in database.execute("SELECT * FROM performance_meta")}
         self._flushes = meta.get("flushes", 0)
-        self.erased = {int(subject): at for subject, at in meta.get("erased", {}).items()}
         return Counter(meta.get("counts", {}))
 
     def flush(
@@ -77,8 +71,7 @@ class Stored:
             _write(database, block)
         self._written = set(records.blocks)
         self._flushes += 1
-        erased = {str(subject): at for subject, at in self.erased.items()}
-        meta = {"flushes": self._flushes, "counts": dict(counts), "erased": erased}
+        meta = {"flushes": self._flushes, "counts": dict(counts)}
         database.executemany(
             "INSERT OR REPLACE INTO performance_meta VALUES (?, ?)",
             [(name, orjson.dumps(body)) for name, body in meta.items()],
@@ -106,14 +99,6 @@ class Stored:
         for block in records.blocks.values():
             block.rows_dirty = block.labels_dirty = True
         waiting.changed |= {place for place, _ in waiting.items()}
-
-    def note_erasures(self, subjects: frozenset[int], now_ns: int) -> None:
-        """Remember subjects that were erased."""
-        self.erased |= dict.fromkeys(subjects - {0}, now_ns)
-
-    def forget_erasures(self, before_ns: int) -> None:
-        """Forget erasures from before: rows from before them would expire at once."""
-        self.erased = {subject: at for subject, at in self.erased.items() if at >= before_ns}
 
     def _lost(self, database: sqlite3.Connection) -> bool:
         found = database.execute("SELECT body FROM performance_meta WHERE name = 'flushes'").fetchone()

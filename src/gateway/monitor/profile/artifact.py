@@ -60,6 +60,8 @@ MAX_SEGMENTS: Final = 256
 """Segments with a reference of their own."""
 MAX_CALIBRATION: Final = 65_536
 """Points of the calibration."""
+MAX_CLASSES: Final = 64
+"""Classes with a calibration of their own."""
 
 _Item = TypeVar("_Item")
 
@@ -168,6 +170,8 @@ def _document(profile: Profile) -> dict[str, Any]:
         },
         "performance": {name: _json(value) for name, value in profile.performance.items()},
         "calibration": _json(profile.calibration),
+        # Left out where empty: profiles from before it was known keep their digest.
+        **({"class_calibrations": _json(profile.class_calibrations)} if profile.class_calibrations else {}),
         "segments": list(profile.segments),
         "by_segment": {name: _of(segment) for name, segment in profile.by_segment.items()},
     }
@@ -224,6 +228,7 @@ def _profile(document: dict[str, Any]) -> Profile:
         blocks=_blocks(document["blocks"]),
         performance={_name(k): _number(v) for k, v in _bounded(document["performance"].items(), 256)},
         calibration=_calibration(document["calibration"]),
+        class_calibrations=_class_calibrations(document),
         segments=tuple(_name(s) for s in _bounded(document["segments"], 64)),
         by_segment=_segments(document["by_segment"], numeric, categories),
     )
@@ -395,6 +400,14 @@ def _blocks(value: dict[str, Any]) -> dict[str, dict[str, BlockThreshold]]:
 
 def _threshold(value: dict[str, Any]) -> BlockThreshold:
     return BlockThreshold(_count(value["rows"]), _count(value["blocks"]), _number(value["quantile"]))
+
+
+def _class_calibrations(document: dict[str, Any]) -> tuple[Floats, ...]:
+    found = [_calibration(value) for value in _bounded(document.get("class_calibrations", []), MAX_CLASSES)]
+    known = tuple(each for each in found if each is not None)
+    if len(known) != len(found):
+        raise ValueError("the calibration of a class is missing")
+    return known
 
 
 def _calibration(value: Any) -> Floats | None:

@@ -64,6 +64,7 @@ class BuildOptions:
         source: where the rows come from, for people.
         task: what is predicted; None: unknown.
         segments: columns that segments are made of, beside those of role SEGMENT.
+        least_category: categories of fewer rows are not named: together they are OTHER.
     """
 
     model: str
@@ -72,6 +73,7 @@ class BuildOptions:
     source: str = ""
     task: Task | None = None
     segments: tuple[str, ...] = ()
+    least_category: int = 1
 
 
 @dataclass(slots=True)
@@ -113,6 +115,7 @@ def build(chunks: Chunks | list[Chunk], options: BuildOptions) -> Profile:
         profile,
         blocks=counted.blocks.thresholds(profile),
         calibration=labelled.calibration(),
+        class_calibrations=labelled.class_calibrations(),
         performance=labelled.performance(),
     )
     return sealed(profile)
@@ -127,8 +130,8 @@ def _draft(survey: Survey, options: BuildOptions) -> Profile:
         CategoryReference(
             name=name,
             role=found.role,
-            values=found.dictionary(),
-            counts=np.zeros(len(found.dictionary()) + 1),
+            values=(values := found.dictionary(options.least_category)),
+            counts=np.zeros(len(values) + 1),
             rows=0.0,
             missing=0.0,
         )

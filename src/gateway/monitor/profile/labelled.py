@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from gateway.monitor.profile.reference import TaskKind
-from gateway.statistics import binary, isotonic
+from gateway.statistics import binary, cbpe_multiclass, isotonic
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -60,10 +60,18 @@ class Labelled:
         scores, positives, weights = found
         if not 0 < positives.sum() < weights.sum():
             return None
-        fitted = isotonic.fit(scores, positives, weights)
-        step = -(-fitted.shape[1] // MAX_POINTS)
-        keep = np.unique(np.r_[0 : fitted.shape[1] : step, fitted.shape[1] - 1])
-        return np.ascontiguousarray(fitted[:, keep])
+        return _thinned(isotonic.fit(scores, positives, weights), MAX_POINTS)
+
+    def class_calibrations(self) -> tuple[Floats, ...]:
+        """Return the calibration of each class of a MULTICLASS task; empty unless all of them have labels."""
+        if self._task is None or self._task.kind is not TaskKind.MULTICLASS or self._rows < LEAST_ROWS:
+            return ()
+        scores, truths = np.concatenate(self._scores), np.concatenate(self._truths).astype(np.int64)
+        classes = scores.shape[1]
+        if classes < 2 or len(np.unique(truths)) != classes or truths.max() >= classes:
+            return ()
+        fitted = cbpe_multiclass.fit(scores, truths, np.ones(len(truths)))
+        return tuple(_thinned(each, MAX_POINTS // classes) for each in fitted)
 
     def performance(self) -> dict[str, float]:
         """Return metrics of the reference by name; those that it does not define are left out."""
@@ -75,8 +83,7 @@ class Labelled:
         elif kind is TaskKind.REGRESSION:
             metrics = self._of_regression()
         elif kind is TaskKind.MULTICLASS:
-            scores, truths = np.concatenate(self._scores), np.concatenate(self._truths)
-            metrics = {"accuracy": float((scores.argmax(axis=1) == truths).mean())}
+            metrics = self._of_multiclass()
         else:
             metrics = {}
         return {name: value for name, value in metrics.items() if np.isfinite(value)}
@@ -108,6 +115,15 @@ class Labelled:
             metrics["log_loss"] = float(-loss.sum() / rows.sum())
         return metrics
 
+    def _of_multiclass(self) -> dict[str, float]:
+        scores, truths = np.concatenate(self._scores), np.concatenate(self._truths).astype(np.int64)
+        predicted, classes = scores.argmax(axis=1), max(scores.shape[1], int(truths.max()) + 1)
+        if classes > scores.shape[1]:
+            return {"accuracy": float((predicted == truths).mean())}
+        # Where the class is certain, what is expected is what was.
+        certain = np.eye(classes)[truths]
+        return dict(cbpe_multiclass.estimate(scores, certain, predicted, np.ones(len(truths))).values)
+
     def _of_regression(self) -> dict[str, float]:
         predicted, truths = np.concatenate(self._scores)[:, 0], np.concatenate(self._truths)
         errors = predicted - truths
@@ -132,6 +148,12 @@ class Labelled:
         distinct, where = np.unique(labels, return_inverse=True)
         known = [place.get(f"{v:g}", place.get(str(v), np.nan)) for v in distinct.tolist()]
         return np.asarray(known, np.float64)[where] if len(distinct) else np.empty(0)
+
+
+def _thinned(calibration: Floats, most: int) -> Floats:
+    step = -(-calibration.shape[1] // most)
+    keep = np.unique(np.r_[0 : calibration.shape[1] : step, calibration.shape[1] - 1])
+    return np.ascontiguousarray(calibration[:, keep])
 
 
 def _floats(labels: npt.NDArray[Any]) -> Floats:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MAX_FAILED: Final = 1_000
+LEAST_CATEGORY: Final = 20
+"""A category of fewer live rows could be somebody: a profile outlives them, and is not erased from."""
 
 
 class SampleSource(Protocol):
@@ -68,7 +70,11 @@ class Learning:
     def _learn(self, place: tuple[str, int, str], sample: RowBatch, now_s: float) -> Profile | None:
         model, version, _ = place
         options = BuildOptions(
-            model=model, version=version, created_s=now_s, source=f"learned from {sample.rows} live rows"
+            model=model,
+            version=version,
+            created_s=now_s,
+            source=f"learned from {sample.rows} live rows",
+            least_category=LEAST_CATEGORY,
         )
         try:
             profile = from_batches([in_time_order(sample)], options)

@@ -194,6 +194,7 @@ class Profile:
         blocks: signal -> statistic -> threshold by leaving blocks out; empty if the reference is too small.
         performance: metric -> value on the reference, where it had labels.
         calibration: `[2, k]`: score and calibrated probability (isotonic), where it had labels.
+        class_calibrations: likewise of each class against the rest, in the order of the task's; MULTICLASS.
         segments: columns that segments are made of.
         by_segment: `column=value` -> that segment; others have no reference and are not tested.
     """
@@ -211,5 +212,6 @@ class Profile:
     blocks: Mapping[str, Mapping[str, BlockThreshold]] = field(default_factory=dict)
     performance: Mapping[str, float] = field(default_factory=dict)
     calibration: npt.NDArray[np.float64] | None = None
+    class_calibrations: tuple[npt.NDArray[np.float64], ...] = ()
     segments: tuple[str, ...] = ()
     by_segment: Mapping[str, SegmentReference] = field(default_factory=dict)

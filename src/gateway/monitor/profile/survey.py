@@ -95,9 +95,10 @@ class CategorySurvey:
         if len(self.counts) > MAX_CATEGORIES:
             self.counts = Counter(dict(self.counts.most_common(MAX_CATEGORIES // 2)))
 
-    def dictionary(self) -> tuple[bytes, ...]:
-        """Return the most frequent categories, equally frequent ones by value."""
-        order = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
+    def dictionary(self, least: int = 1) -> tuple[bytes, ...]:
+        """Return the most frequent categories of at least so many rows, equally frequent ones by value."""
+        known = [(value, count) for value, count in self.counts.items() if count >= least]
+        order = sorted(known, key=lambda item: (-item[1], item[0]))
         return tuple(value for value, _ in order[:DICTIONARY])
 
 

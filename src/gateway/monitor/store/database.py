@@ -18,6 +18,7 @@ SCHEMA: Final = 1
 """Of all tables together, kept as `user_version`; a newer one is refused."""
 
 _MODE: Final = 0o600
+_DAMAGED: Final = ".damaged-"
 _WAL_PAGES: Final = 4000
 
 
@@ -88,6 +89,21 @@ def open_database(
         raise
 
 
+def forget_set_aside(path: Path, before_s: float) -> int:
+    """Delete damaged databases that were set aside before a time (wall clock); return how many files.
+
+    Raises:
+        OSError: one cannot be deleted.
+    """
+    gone = 0
+    for part in sorted(path.parent.glob(f"{path.name}{_DAMAGED}*")):
+        at_s = part.name.removeprefix(f"{path.name}{_DAMAGED}").partition("-")[0]
+        if at_s.isdigit() and int(at_s) < before_s:
+            part.unlink(missing_ok=True)
+            gone += 1
+    return gone
+
+
 def _locked(path: Path) -> int:
     lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, _MODE)
     try:
@@ -107,7 +123,7 @@ def _opened(path: Path, lock: int, now_s: float, connector: Callable[[str], sqli
     except sqlite3.DatabaseError as exc:
         if not _damaged(exc):
             raise StoreUnavailable(f"the monitor's state {path} cannot be used: {exc}") from exc
-        set_aside = path.with_name(f"{path.name}.damaged-{int(now_s)}")
+        set_aside = path.with_name(f"{path.name}{_DAMAGED}{int(now_s)}")
         for suffix in ("", "-wal", "-shm"):
             part = Path(f"{path}{suffix}")
             if part.exists():

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gateway.predlog.lane_errors import FrameRefused
 from gateway.predlog.seams import SinkUnavailable
-from gateway.predlog.sinks.parquet_table import FileName, Partition, hour_end_s, parse_file_name, tables
+from gateway.predlog.sinks.parquet_erasing import erased_from, kept, rewrite
+from gateway.predlog.sinks.parquet_retention import expire
+from gateway.predlog.sinks.parquet_table import FileName, Partition, parquet, parse_file_name, tables
 from gateway.predlog.wire import MalformedFrame, decode_frame
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from gateway.predlog.rows import Frame
     from gateway.predlog.sinks.parquet_store import ParquetStore
+    from gateway.predlog.spool.tombstones import Tombstones
 
 _log = logging.getLogger(__name__)
 
@@ -167,19 +168,28 @@ class ParquetSink:
         if current is None:
             return
         try:
-            for partition, parts in current.parts.items():
-                self._write(current, partition, pa.concat_tables(parts))
+            erased = erased_from(self._store)
+            written = [self._write(current, *part, erased) for part in current.parts.items()]
+            # Who was erased while files were written would be in them: that was too late to see them.
+            if erased_from(self._store).identity != erased.identity:
+                rewrite(self._store, filter(None, written), erased_from(self._store))
         except Exception as error:
             self._failure = f"Parquet files cannot be written: {error}"
             raise SinkUnavailable(self._failure) from error
         assert self._acknowledged is not None
         self._acknowledged(current.epoch, current.last)
 
-    def _write(self, current: _Round, partition: Partition, table: pa.Table) -> None:
+    def _write(self, current: _Round, partition: Partition, parts: list[pa.Table], erased: Tombstones) -> str:
+        """Write a partition's file; return its path, empty where nothing is left to write."""
+        table = kept(pa.concat_tables(parts), erased)
+        if not table.num_rows:
+            return ""
         producer = quote(current.producer, safe="")
         name = FileName(producer, current.epoch, current.first, current.last, partition.shape)
-        self._store.write(f"{partition.folder}/{name.text()}", _parquet(table, self._options.compression))
+        path = f"{partition.folder}/{name.text()}"
+        self._store.write(path, parquet(table, self._options.compression))
         self._covered.setdefault((partition.folder, partition.shape), set()).add(name)
+        return path
 
     def _end_in_time(self) -> None:
         with self._lock:
@@ -207,68 +217,3 @@ class ParquetSink:
             expire(self._store, self._options.retention_s, time.time())
         except Exception as error:  # noqa: BLE001 - whatever a store's library raises, it is tried again
             _log.warning("prediction log: old Parquet files cannot be deleted: %s", error)
-
-
-def expire(store: ParquetStore, retention_s: float, now_s: float) -> int:
-    """Delete files whose hour ended longer ago than the retention; return how many.
-
-    Args:
-        store: the files.
-        retention_s: 0: nothing is deleted.
-        now_s: wall clock, seconds since the epoch.
-
-    Raises:
-        OSError: the store's.
-    """
-    if not retention_s:
-        return 0
-    ends = {path: hour_end_s(path) for path in store.names()}
-    old = [path for path, end_s in ends.items() if end_s is not None and end_s < now_s - retention_s]
-    for path in old:
-        store.delete(path)
-    return len(old)
-
-
-def erase(store: ParquetStore, subject_hashes: frozenset[int]) -> int:
-    """Rewrite the files without these subjects' rows; return how many rows went.
-
-    A file is replaced in one step, and deleted when nothing is left in it. Files that a gateway writes
-    meanwhile are missed: erase again when its round has ended.
-
-    Raises:
-        OSError: the store's.
-    """
-    wanted = pa.array(sorted(subject_hashes), pa.uint64())
-    gone = 0
-    for path in store.names():
-        table = pq.read_table(pa.BufferReader(store.read(path)))
-        if "subject_hash" not in table.column_names:
-            continue
-        kept = table.filter(pc.invert(pc.is_in(table["subject_hash"], value_set=wanted)))
-        if kept.num_rows == table.num_rows:
-            continue
-        gone += table.num_rows - kept.num_rows
-        if kept.num_rows:
-            store.write(path, _parquet(_anew(kept), "zstd"))
-        else:
-            store.delete(path)
-    return gone
-
-
-def _anew(table: pa.Table) -> pa.Table:
-    """Return a table whose dictionaries hold what its rows do: a filter leaves in them what went."""
-    return pa.table({name: _encoded(table[name].combine_chunks()) for name in table.column_names})
-
-
-def _encoded(values: pa.Array) -> pa.Array:
-    if pa.types.is_dictionary(values.type):
-        return values.cast(values.type.value_type).dictionary_encode()
-    if pa.types.is_fixed_size_list(values.type):
-        return pa.FixedSizeListArray.from_arrays(_encoded(values.flatten()), values.type.list_size)
-    return values
-
-
-def _parquet(table: pa.Table, compression: str) -> bytes:
-    out = pa.BufferOutputStream()
-    pq.write_table(table, out, compression=compression)
-    return bytes(out.getvalue())

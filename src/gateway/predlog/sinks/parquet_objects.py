@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, cast
 
 import obstore
@@ -39,6 +40,8 @@ class ObjectStore:
         """Return an object's content."""
         try:
             return bytes(obstore.get(self._store, path).bytes())
+        except (FileNotFoundError, obstore.exceptions.NotFoundError) as error:
+            raise FileNotFoundError(f"{path} is not there: {error}") from error
         except obstore.exceptions.BaseError as error:
             raise OSError(f"{path} cannot be read: {error}") from error
 
@@ -57,6 +60,10 @@ class ObjectStore:
             return
         except obstore.exceptions.BaseError as error:
             raise OSError(f"{path} cannot be deleted: {error}") from error
+
+    def tidy(self, before_s: float = math.inf) -> int:  # noqa: ARG002
+        """Delete nothing: what is not whole is no object."""
+        return 0
 
 
 def _opened(url: str, settings: dict[str, str]) -> obstore.store.ObjectStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,13 +19,19 @@ class ParquetStore(Protocol):
         """Return the paths of all files below a folder; none where it does not exist."""
 
     def read(self, path: str) -> bytes:
-        """Return a file's content."""
+        """Return a file's content; FileNotFoundError where there is none."""
 
     def write(self, path: str, content: bytes) -> None:
         """Give a file its content in one step, durably: nobody sees half of it."""
 
     def delete(self, path: str) -> None:
         """Delete a file; harmless when it is gone."""
+
+    def tidy(self, before_s: float = math.inf) -> int:
+        """Delete what was left half written before a time, seconds since the epoch; return how many.
+
+        A write under way that loses its half fails, and has to be repeated.
+        """
 
 
 class DirectoryStore:
@@ -63,6 +70,20 @@ class DirectoryStore:
     def delete(self, path: str) -> None:
         """Delete a file."""
         (self._root / path).unlink(missing_ok=True)
+
+    def tidy(self, before_s: float = math.inf) -> int:
+        """Delete temporary files that were last written before a time."""
+        old = [p for p in self._root.rglob(f"{_TEMPORARY}*") if _written_s(p) < before_s]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
+
+
+def _written_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def _flush_directory(path: Path) -> None:

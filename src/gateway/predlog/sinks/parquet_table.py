@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from gateway.predlog.rows import ColumnKind
 
@@ -98,6 +99,21 @@ def tables(batch: RowBatch) -> list[tuple[Partition, pa.Table]]:
             part = whole.filter(pa.array(hours == hour))
         found.append((Partition(_folder(batch.model, hour), shape), part))
     return found
+
+
+def parquet(table: pa.Table, compression: str = "zstd") -> bytes:
+    """Return a table as a Parquet file."""
+    out = pa.BufferOutputStream()
+    pq.write_table(table, out, compression=compression)
+    return bytes(out.getvalue())
+
+
+def unpacked(data: bytes) -> bytes:
+    """Return a Parquet file as one without compression; empty where it is none, or half of one."""
+    try:
+        return parquet(pq.read_table(pa.BufferReader(data), use_threads=False, pre_buffer=False), "none")
+    except pa.ArrowException:
+        return b""
 
 
 def _folder(model: str, hour: int) -> str:

@@ -13,6 +13,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.core.errors import GatewayError
+from gateway.predlog.spool.erasures import Erasures
 from gateway.predlog.spool.lost import LostRows
 from gateway.predlog.spool.segments import Place, Segment, SegmentReader, list_segments
 from gateway.predlog.spool.watermark import Watermark, read_watermark, write_watermark
@@ -73,6 +74,7 @@ class Spool:
         self._segment_bytes = min(options.segment_bytes, options.max_bytes // 4)
         self._segments: list[Segment] = []
         self._writer = SegmentWriter(directory, options, disk)
+        self._erasures = Erasures(directory, disk)
         self._reader: SegmentReader | None = None
         self._lock: int | None = None
         self._lost = LostRows()
@@ -108,6 +110,7 @@ class Spool:
         self._lock = self._disk.lock(self._directory)
         try:
             self._recover()
+            self._erasures.apply(self._segments)
         except BaseException:
             self.close()
             raise
@@ -189,7 +192,8 @@ class Spool:
             raise SpoolFull("the prediction log's spool is full of frames that may have been sent")
         segment = self._active(size)
         place = Place(segment.number, segment.size, segment.end)
-        self._writer.write(segment, frame, now_s, time_ns)
+        kept = self._erasures.kept(frame)
+        self._writer.write(segment, kept or frame, now_s, time_ns, blank=kept is None)
         self._end = segment.end
         self.size_bytes += size
         after = Place(segment.number, segment.size, segment.end)
@@ -219,6 +223,8 @@ class Spool:
     def expire(self, time_ns: int) -> Rows:
         """Drop segments that are older than allowed, also those sent from; return what was lost.
 
+        Rows of subjects that somebody had erased meanwhile are taken out, too.
+
         Args:
             time_ns: wall clock, nanoseconds since the epoch; one that was put back drops nothing.
         """
@@ -226,6 +232,10 @@ class Spool:
         dropped = Rows()
         for segment in [s for s in self._segments if 0 < s.first_ns < oldest_ns]:
             dropped = dropped.plus(self._drop(segment), own=self._is_own(segment))
+        try:
+            self._erasures.apply(self._segments)
+        except OSError as error:
+            _log.warning("prediction log: subjects cannot be erased from the spool yet: %s", error)
         return dropped
 
     def take_corrupt(self) -> Rows:

@@ -64,14 +64,25 @@ class SegmentWriter:
             raise
         self._descriptor = descriptor
 
-    def write(self, segment: Segment, frame: Frame, now_s: float, time_ns: int) -> None:
+    def write(
+        self, segment: Segment, frame: Frame, now_s: float, time_ns: int, *, blank: bool = False
+    ) -> None:
         """Append a frame to the segment begun last.
+
+        Args:
+            segment: it.
+            frame: what to append.
+            now_s: monotonic clock.
+            time_ns: wall clock, nanoseconds since the epoch.
+            blank: leave zeros in the frame's place: it is counted, and cannot be read.
 
         Raises:
             OSError: the disk's; the segment is as before.
         """
         assert self._descriptor is not None
         data = encode_record(frame, segment.end, time_ns)
+        if blank:
+            data = bytes(len(data))
         try:
             write_all(self._disk, self._descriptor, data, segment.size)
         except OSError:

@@ -1,1 +1,1 @@
-"""HTTP/2 (RFC 9113) for servers, sans-IO: bytes in, streams and bytes out; no asyncio, no gRPC."""
+"""HTTP/2 (RFC 9113), sans-IO: bytes in, streams and bytes out; no asyncio, no gRPC."""

@@ -17,11 +17,12 @@ export class Charts {
     this.#working = true;
     while (this.#wanted) {
       const blocks = this.#wanted;
+      const era = this.#era;
       this.#wanted = null;
       for (const block of blocks) {
-        if (this.#wanted) break;
+        if (this.#wanted || era !== this.#era) break;
         try {
-          await this.#show(block);
+          await this.#show(block, era);
         } catch (error) {
           console.error(`chart ${block.key}`, error);
         }
@@ -39,21 +40,20 @@ export class Charts {
     this.#held.delete(key);
   }
 
-  // Colours have changed: whatever comes is drawn anew.
+  // Colours have changed: what is at work is given up, whatever comes is drawn anew.
   forget() {
     this.#era += 1;
     for (const key of [...this.#held.keys()]) this.drop(key);
   }
 
-  async #show(block) {
+  async #show(block, era) {
     const held = this.#held.get(block.key);
     const target = document.getElementById(block.target);
     if (held && target?.childElementCount && update(held, block.item)) return;
     this.drop(block.key);
     target?.replaceChildren();
-    const era = this.#era;
     this.#held.set(block.key, await Bokeh.embed.embed_item(block.item));
-    // Colours changed while it was drawn: the next one must not be taken into it.
+    // Changed while it was drawn: the next one must not be taken into it.
     if (era !== this.#era) this.drop(block.key);
   }
 }

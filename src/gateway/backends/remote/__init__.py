@@ -1,0 +1,1 @@
+"""Fleets of remote model servers: where a request goes, and what is done when it fails there."""
