@@ -9,8 +9,16 @@ import pytest
 
 from gateway.batching.grouping import SHARED_BYTES, Grouper
 from gateway.core.errors import InvalidRequest
-from gateway.core.options import BatchingOptions, PadRule
-from gateway.core.types import Array, Datatype, InferRequest, ModelSignature, Tensor, TensorSpec
+from gateway.core.options import EVERY_PARAMETER, BatchingOptions, PadRule
+from gateway.core.types import (
+    Array,
+    Datatype,
+    InferRequest,
+    ModelSignature,
+    ParameterValue,
+    Tensor,
+    TensorSpec,
+)
 
 DATATYPES = {datatype.dtype: datatype for datatype in Datatype}
 
@@ -149,6 +157,29 @@ def test_only_group_parameters_are_shared_with_the_batch() -> None:
     """A batch carries the parameters that all its requests have in common by declaration."""
     grouping = grouper(A, group_parameters=("p", "absent"))
     assert grouping.shared_parameters(req({"p": 1, "q": 2}, a=f32(1, 4))) == {"p": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ({}, {}, True),
+        ({"p": 1, "q": 2}, {"q": 2, "p": 1}, True),
+        ({"p": 1}, {}, False),
+        ({"p": 1}, {"q": 1}, False),
+        ({"p": 1}, {"p": 2}, False),
+        ({"p": 1}, {"p": True}, False),
+        ({"p": 1}, {"p": 1, "q": 2}, False),
+    ],
+)
+def test_every_parameter_may_matter(
+    one: dict[str, ParameterValue], other: dict[str, ParameterValue], equal: bool
+) -> None:
+    """Then requests are together only with all of them equal, and the model gets all."""
+    grouping = grouper(A, group_parameters=(EVERY_PARAMETER,))
+    requests = [req(parameters, a=f32(1, 4)) for parameters in (one, other)]
+    keys = [grouping.key(request, grouping.layout(request)) for request in requests]
+    assert (keys[0] == keys[1]) is equal
+    assert [grouping.shared_parameters(request) for request in requests] == [one, other]
 
 
 def test_remembered_layouts_are_bounded() -> None:
