@@ -1,8 +1,12 @@
 """Moves an alias between versions of a large model in a real bucket, under a constant rate of requests.
 
 The gateway fetches, verifies and loads what the alias names while it answers; the row holds what clients see
-meanwhile against what they see in between. `python -m loadtests.soak_registry [--core N] [SECONDS]` runs it
-alone, with the gateway kept on one core and everything else on the others where that is asked for.
+meanwhile against what they see in between. The store stands for another machine: it has a tenth of a claim to
+the processors, where it would share them by halves with the gateway and its clients. What it takes of the
+memory's bandwidth is still lost to them.
+
+`python -m loadtests.soak_registry [--core N] [SECONDS]` runs it alone, with the gateway kept on one core and
+everything else on the others where that is asked for.
 """
 
 from __future__ import annotations
@@ -17,13 +21,14 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.core.background import MOST, give_way
 from loadtests.machine import core_time
 from loadtests.process_tree import cpu_s
 from loadtests.soak_http import fetch
@@ -103,6 +108,7 @@ def run_registry(plan: Plan) -> RegistryReport:
             for version in sorted({1, *plan.targets()}):
                 publisher.push(version, plan.size_bytes)
             asyncio.run(publisher.move(1))
+            _let_servers_give_way()
             config = following(server, str(directory / "cache"), plan.poll_s)
             with GatewayProcess(config, directory, secrets(server), plan.core) as gateway:
                 return asyncio.run(swapping(gateway, publisher, plan))
@@ -168,14 +174,26 @@ class _Processors:
 
 @contextmanager
 def elsewhere(server: Callable[[], AbstractContextManager[Entered]]) -> Iterator[Entered]:
-    """Run a server with the least claim to the processor, as if it had a machine of its own."""
-    with ThreadPoolExecutor(1, initializer=lambda: os.setpriority(os.PRIO_PROCESS, 0, 19)) as thread:
+    """Run a server with the least claim to the processors, as if it had a machine of its own."""
+    with ThreadPoolExecutor(1, initializer=lambda: give_way(less=MOST)) as thread:
         running = server()  # what the thread starts has the thread's priority
         entered = thread.submit(running.__enter__).result()
         try:
             yield entered
         finally:
             thread.submit(running.__exit__, None, None, None).result()
+
+
+def _let_servers_give_way() -> None:
+    """Lower the claim of the sessions that this process has started: `elsewhere` counts within one alone.
+
+    Not before all is pushed, and not by the most: beside others at work, a store would then answer too late.
+    """
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            process, parent = int(entry.parent.name), int(entry.read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and os.getsid(process) == process:
+                give_way(process)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Final
 
 LESS: Final = 10
@@ -22,12 +23,16 @@ def give_way(thread: int = 0, less: int = LESS) -> None:
     and where the thread has ended, nothing happens.
 
     Args:
-        thread: its native id, or the id of a process; 0 for the calling thread.
+        thread: its native id, or the id of a process; 0 for the calling thread. Of another process that leads
+            a session, the session gives way: where the kernel shares processors out by session (sched(7),
+            autogroups), niceness counts within one alone.
         less: added to its niceness.
     """
     if sys.platform == "linux":
         try:
             niceness = os.getpriority(os.PRIO_PROCESS, thread)
             os.setpriority(os.PRIO_PROCESS, thread, min(MOST, niceness + less))
+            if thread not in {0, os.getpid()} and os.getsid(thread) == thread:
+                Path(f"/proc/{thread}/autogroup").write_text(str(less))
         except OSError:
             return
