@@ -57,8 +57,6 @@ COLD_EVERY: Final = 5
 """Each fifth move is to a version that the gateway has never had."""
 _SETTLE_S: Final = 5.0
 """Of load before the first move."""
-_PATIENCE_S: Final = 60.0
-"""After a period, for a move that is not over."""
 _PAUSE_S: Final = 0.1
 """Between two looks at it."""
 
@@ -74,6 +72,7 @@ class Plan:
         size_bytes: of the model.
         rate: requests per second.
         core: the gateway is kept on it, and everything else away from it; None: the kernel decides.
+        patience_s: after a period, for a move that is not over on a busy machine.
     """
 
     moves: int
@@ -82,6 +81,7 @@ class Plan:
     size_bytes: int = MODEL_BYTES
     rate: float = RATE
     core: int | None = None
+    patience_s: float = 60.0
 
     def targets(self) -> list[int]:
         """Return the version of each move: now and then a new one, else back and forth."""
@@ -130,7 +130,7 @@ async def swapping(gateway: GatewayProcess, publisher: Publisher, plan: Plan) ->
             moved = Swap(version, version not in seen, time.time())
             await publisher.move(version)
             await asyncio.sleep(max(0.0, moved.moved_s + plan.period_s - time.time()))
-            report.swaps.append(await _over(gateway, moved, current))
+            report.swaps.append(await _over(gateway, moved, current, plan.patience_s))
             seen.add(version)
             current = version
         report.others = before.others_since()
@@ -140,9 +140,9 @@ async def swapping(gateway: GatewayProcess, publisher: Publisher, plan: Plan) ->
     return report
 
 
-async def _over(gateway: GatewayProcess, moved: Swap, old: int) -> Swap:
-    """Return what became of a move, with the patience that a busy machine asks for."""
-    hopeless_s = time.monotonic() + _PATIENCE_S
+async def _over(gateway: GatewayProcess, moved: Swap, old: int, patience_s: float) -> Swap:
+    """Return what became of a move once it is over, or after so long."""
+    hopeless_s = time.monotonic() + patience_s
     while True:
         page = (await fetch(int(gateway.ready["admin_port"]), "GET", f"/models/{OFFSET}")).json
         swap = moved.read(old, page["versions"])

@@ -18,11 +18,13 @@ class FakeRollouts:
     Attributes:
         documents: by name.
         commands: what operators asked for.
+        read: where its files stand.
     """
 
     def __init__(self, **documents: dict[str, Any]) -> None:
         self.documents = dict(documents)
         self.commands: list[Command] = []
+        self.read: list[dict[str, Any]] = []
         self._readers: list[asyncio.Queue[dict[str, Any]]] = []
         self._changed = asyncio.Event()
 
@@ -35,7 +37,7 @@ class FakeRollouts:
         return self.documents[name]
 
     def files(self) -> Sequence[dict[str, Any]]:
-        return []
+        return self.read
 
     def splits(self) -> Sequence[dict[str, Any]]:
         return []

@@ -247,6 +247,24 @@ async def test_wait_tells_what_became_of_it(desk: Desk) -> None:
     assert told == ["baking", "promoted", "promoted", "aborted, errors: 3.1 x stable's"]
 
 
+async def test_wait_for_a_file_that_is_new(desk: Desk) -> None:
+    """A gateway that has not read it yet is given the time to; one that refuses it says why, at once."""
+    new = Wait("new", 0.0, "def")
+    with pytest.raises(CommandFailed, match="no rollout 'new'"):
+        await desk.run(wait, desk.client, Wait("new", 60.0), lambda _: None)
+    with pytest.raises(CommandFailed, match="after 0 s: the gateway has not taken up this file"):
+        await desk.run(wait, desk.client, new, lambda _: None)
+    file = {"path": "new.yaml", "hash": "abc", "active_hash": "", "error": "new.yaml:1: what is `stps`?"}
+    desk.rollouts.read = [file]
+    with pytest.raises(CommandFailed, match="has not taken up this file"):
+        await desk.run(wait, desk.client, new, lambda _: None)
+    desk.rollouts.read = [{**file, "hash": "def"}]
+    with pytest.raises(CommandFailed, match="'new' does not begin: new"):
+        await desk.run(wait, desk.client, Wait("new", 60.0, "def"), lambda _: None)
+    desk.rollouts.documents["new"] = {"phase": "promoted", "file": {"active_hash": "def"}}
+    await desk.run(wait, desk.client, new, lambda _: None)
+
+
 async def test_a_port_that_knows_no_rollouts(desk: Desk) -> None:
     """The message says what may be wrong."""
     other = HttpServer([], HttpServerOptions(port=0))

@@ -59,7 +59,8 @@ def test_wrong_answers_and_moves_that_come_to_nothing_are_counted(
             server.bucket(BUCKET).put(f"soak/{OFFSET}/2/model.onnx", content.SerializeToString())
         config = following(server, str(tmp_path / "cache"), PLAN.poll_s)
         with GatewayProcess(config, tmp_path, secrets(server)) as gateway:
-            report = asyncio.run(swapping(gateway, publisher, replace(PLAN, moves=1)))
+            plan = replace(PLAN, moves=1, patience_s=PLAN.patience_s if content is not None else 1.0)
+            report = asyncio.run(swapping(gateway, publisher, plan))
     wrong = {sent.problem.partition(" answered")[0] for sent in report.sent if sent.problem}
     assert wrong == ({"version 2"} if content is not None else set())
     assert [bool(swap.problem) for swap in report.swaps] == [content is None]

@@ -42,11 +42,16 @@ class RolloutClient:
         Raises:
             CommandFailed: nobody answers there, or it is no gateway with rollouts.
         """
-        return self._get("/rollouts")
+        return _document(self._get("/rollouts"), self.admin)
 
     def rollout(self, name: str) -> dict[str, Any]:
         """Return one rollout's document with its audit records; raises as `index`, and if there is none."""
-        return self._get(f"/rollouts/{quote(name, safe='')}")
+        return _document(self._get(_path(name)), self.admin)
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the same, None if there is none."""
+        reply = self._get(_path(name))
+        return None if _knows_no_such(reply) else _document(reply, self.admin)
 
     def operate(self, name: str, verb: str, *, reason: str = "", evidence: str = "") -> dict[str, Any]:
         """Ask for `verb`; return the rollout's document afterwards.
@@ -69,7 +74,7 @@ class RolloutClient:
                 "with --operator-socket if the socket is elsewhere"
             )
         with GatewayClient(self.admin, _TIMEOUT_S) as client:
-            path_of_verb = f"/rollouts/{quote(name, safe='')}/{verb}"
+            path_of_verb = f"{_path(name)}/{verb}"
             headers = {"content-type": "application/json"}
             reply = client.request("POST", path_of_verb, json.dumps(members).encode(), headers)
         return _document(reply, self.admin)
@@ -91,9 +96,9 @@ class RolloutClient:
         path = Path(str(self.index().get("operator_socket") or "/nonexistent"))
         return path if path.is_socket() else None
 
-    def _get(self, path: str) -> dict[str, Any]:
+    def _get(self, path: str) -> Reply:
         with self._named(), GatewayClient(self.admin, _TIMEOUT_S) as client:
-            return _document(client.request("GET", path), self.admin)
+            return client.request("GET", path)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
@@ -130,8 +135,20 @@ def exchange(path: Path, request: dict[str, str]) -> dict[str, Any]:
     return answer
 
 
+def _path(name: str) -> str:
+    return f"/rollouts/{quote(name, safe='')}"
+
+
+def _has_no_rollouts(reply: Reply) -> bool:
+    return reply.status == HTTPStatus.NOT_FOUND and b'"Not Found"' in reply.body
+
+
+def _knows_no_such(reply: Reply) -> bool:
+    return reply.status == HTTPStatus.NOT_FOUND and not _has_no_rollouts(reply)
+
+
 def _document(reply: Reply, admin: Address) -> dict[str, Any]:
-    if reply.status == HTTPStatus.NOT_FOUND and b'"Not Found"' in reply.body:
+    if _has_no_rollouts(reply):
         raise CommandFailed(
             f"{admin.url} knows no rollouts: is it the administration port, 8003 by default, and does the "
             "configuration have a section 'rollouts'?"

@@ -28,7 +28,7 @@ class Wait:
         name: of the rollout.
         timeout_s: longest wait.
         file_hash: SHA-256 of the rollout file that must be the one in force: what an earlier one came to says
-            nothing. Empty: whichever is.
+            nothing, and a gateway that knows of none yet is given the time to. Empty: whichever is.
     """
 
     name: str
@@ -45,13 +45,14 @@ def wait(client: RolloutClient, wanted: Wait, tell: Callable[[str], None]) -> No
         tell: given a line whenever the rollout enters another phase or step.
 
     Raises:
-        CommandFailed: it was aborted or rolled back, with the reason, or was not over in time.
+        CommandFailed: it was aborted or rolled back, with the reason, or was not over in time; there is no
+            such rollout, or the gateway refuses the file.
     """
     name, timeout_s = wanted.name, wanted.timeout_s
     until_s = time.monotonic() + timeout_s
     told = ""
     while True:
-        document = _asked(client, name, last=time.monotonic() >= until_s)
+        document = _asked(client, wanted, last=time.monotonic() >= until_s)
         if document is not None and not _is_in_force(document, wanted.file_hash):
             told = "the gateway has not taken up this file yet"
         elif document is not None:
@@ -99,10 +100,22 @@ def _is_in_force(document: dict[str, Any], file_hash: str) -> bool:
     return not file_hash or (document.get("file") or {}).get("active_hash") == file_hash
 
 
-def _asked(client: RolloutClient, name: str, *, last: bool) -> dict[str, Any] | None:
+def _asked(client: RolloutClient, wanted: Wait, *, last: bool) -> dict[str, Any] | None:
+    """Return the rollout's document, empty while the gateway has not read its file; None: nobody answers."""
     try:
-        return client.rollout(name)
+        if not wanted.file_hash:
+            return client.rollout(wanted.name)
+        document = client.find(wanted.name) or {}
+        if not _is_in_force(document, wanted.file_hash):
+            _raise_if_refused(client, wanted)
     except CommandFailed as exc:
         if last or exc.code is not Exit.UNREACHABLE:
             raise
         return None
+    return document
+
+
+def _raise_if_refused(client: RolloutClient, wanted: Wait) -> None:
+    for row in client.index()["files"]:
+        if row["hash"] == wanted.file_hash != row["active_hash"] and row["error"]:
+            raise CommandFailed(f"rollout '{wanted.name}' does not begin: {row['error']}")
