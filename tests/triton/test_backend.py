@@ -24,6 +24,7 @@ from tests.triton.server import TritonServer, triton
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from gateway.backends.remote.connection import QueueReport
     from gateway.backends.triton.model import TritonModel
     from gateway.core.types import Array
 
@@ -214,12 +215,15 @@ async def test_the_queue_is_reported(server: TritonServer) -> None:
         assert await connection.queue_report() is None
         for _ in range(3):
             await found.infer(batch(np.zeros((1, 2), np.float32)))
-        report = await connection.queue_report()
+        reports: list[QueueReport] = []
+        while sum(report.count for report in reports) < 3:  # Triton counts a run after its answer
+            report = await connection.queue_report()
+            assert report is not None
+            reports += [report] if report.count else []
     await connection.aclose()
-    assert report is not None
-    assert report.count == 3
-    assert 0 < report.compute_s < 1
-    assert 0 < report.wait_s < 1
+    assert sum(report.count for report in reports) == 3
+    assert all(0 < report.compute_s < 1 for report in reports)
+    assert all(0 < report.wait_s < 1 for report in reports)
 
 
 async def test_a_run_that_is_called_off_harms_nobody(server: TritonServer, scene: Scene) -> None:
