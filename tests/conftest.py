@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,6 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
             f"--compiled, but the package in {gateway.__path__[0]} is not: `make compiled`, then run pytest "
             "with PYTHONPATH=$PWD/build/compiled"
         )
+
+
+def pytest_collection_finish() -> None:
+    """Have no garbage collection look at ten thousand tests each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:

@@ -202,8 +202,9 @@ async def test_a_token_is_kept_out_of_the_address(watched: Watched, browser: Bro
     async with watched.page(browser) as page:
         await page.goto(watched.url)
         await expect(page.locator("#stale")).to_contain_text("needs the monitor's token")
-        assert watched.problems
-        watched.problems.clear()
+    assert watched.problems
+    watched.problems.clear()
+    async with watched.page(browser) as page:
         await page.goto(f"{watched.url}/pipeline#token={TOKEN}")
         await expect(page.locator("#stream")).to_have_text("live")
         assert TOKEN not in page.url

@@ -33,6 +33,8 @@ CONTROL: Final = "TRITON_TESTS_CONTROL"
 STARTS_WITHIN_S: Final = 60.0
 STOPS_WITHIN_S: Final = 20.0
 _ATTEMPTS: Final = 3
+_BAD_LUCK: Final = ("Address already in use", "boost::interprocess::lock_exception")
+"""What a start is worth another try for; the second ends a server whose models start slowly."""
 _SHARED_MEMORY: Final = Path("/dev/shm")
 _LEAST_PORT: Final = 20_000
 
@@ -280,7 +282,8 @@ def _start(server: TritonServer) -> None:
         try:
             server.start()
         except StartFailed:
-            if "Address already in use" not in server.said() or attempt == _ATTEMPTS:
+            said = server.said()
+            if attempt == _ATTEMPTS or not any(words in said for words in _BAD_LUCK):
                 raise
             server.move()
         else:

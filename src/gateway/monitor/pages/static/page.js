@@ -7,6 +7,7 @@ const REFRESH_MS = 1000 * Number(document.querySelector("meta[name=refresh-s]").
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const at = (id) => document.getElementById(id);
 const charts = new Charts();
+let theme = "";
 let etag = "";
 let timer = 0;
 let reading = null;
@@ -18,33 +19,45 @@ function takeToken() {
   history.replaceState(null, "", location.pathname + location.search);
 }
 
-async function read() {
-  reading?.abort();
-  reading = new AbortController();
+async function read(signal) {
   const query = new URLSearchParams(location.search);
-  query.set("theme", dark.matches ? "dark" : "light");
+  query.set("theme", theme);
   const token = sessionStorage.getItem("token");
   const headers = etag ? { "If-None-Match": etag } : {};
   if (token) headers.Authorization = `Bearer ${token}`;
   // A 304 is the page's own to see: the browser's cache would turn it into the page it has.
-  return fetch(`/ui/data${location.pathname}?${query}`, { headers, cache: "no-store", signal: reading.signal });
+  return fetch(`/ui/data${location.pathname}?${query}`, { headers, cache: "no-store", signal });
+}
+
+// Charts of other colours must not take in new data. A change is not always told where `matches` was read since.
+function followColours() {
+  const now = dark.matches ? "dark" : "light";
+  if (now === theme) return;
+  theme = now;
+  etag = "";
+  charts.forget();
 }
 
 async function refresh() {
   clearTimeout(timer);
+  followColours();
+  reading?.abort();
+  const mine = (reading = new AbortController());
   try {
-    const response = await read();
+    const response = await read(mine.signal);
+    const page = response.status === 304 ? null : await response.json();
+    // What has come whole is handed over in spite of its being given up.
+    if (mine.signal.aborted) return;
     if (response.status === 200) {
-      const page = await response.json();
       show(page);
       etag = response.headers.get("ETag") ?? "";
-    } else if (response.status !== 304) {
-      throw new Error((await response.json()).error);
+    } else if (page) {
+      throw new Error(page.error);
     }
     at("stale").hidden = true;
     live("live", "good");
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (mine.signal.aborted) return;
     at("stale").textContent = error instanceof TypeError ? "The monitor does not answer." : error.message;
     at("stale").hidden = false;
     live("not live", "bad");
@@ -84,10 +97,6 @@ function links(nav, items, here) {
 }
 
 takeToken();
-dark.addEventListener("change", () => {
-  etag = "";
-  charts.forget();
-  refresh();
-});
+dark.addEventListener("change", refresh);
 document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : refresh()));
 refresh();
