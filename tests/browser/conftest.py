@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -24,13 +24,14 @@ from gateway.transport.http import HttpServer
 from gateway.transport.options import HttpServerOptions
 from tests.admin.rollouts_fake import FakeRollouts
 from tests.browser import scenes
+from tests.browser.console import Console
 from tests.models.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from playwright.async_api import Browser, ConsoleMessage, Page
+    from playwright.async_api import Browser, Page
 
     from gateway.rollouts.state import RolloutState
 
@@ -71,11 +72,7 @@ class Records:
 
 @dataclass
 class Site:
-    """What the page shows, and where it is.
-
-    Attributes:
-        problems: what the browser complained of in its console.
-    """
+    """What the page shows, where it is, and what its browser complains of."""
 
     rollouts: ShownRollouts
     sessions: Sessions
@@ -83,7 +80,7 @@ class Site:
     audit: Records
     page: Page
     url: str
-    problems: list[str] = field(default_factory=list)
+    console: Console
 
     async def open(self, *states: RolloutState, at: str = "#/") -> None:
         """Show rollouts that are in these states."""
@@ -95,19 +92,9 @@ class Site:
         """Return the fragment that gives the page a session of Anna's."""
         return f"#session={self.sessions.open(ANNA)}"
 
-    def said(self, message: ConsoleMessage) -> None:
-        """Keep what the browser complains of."""
-        if message.type in {"error", "warning"}:
-            self.problems.append(message.text)
-
     def end_sessions(self) -> None:
         """Let every session expire."""
         self.clock.advance(SESSION_S)
-
-    def forgive(self, *words: str) -> bool:
-        """Take complaints with any of these words for expected; say whether there were some and no others."""
-        complaints, self.problems[:] = list(self.problems), []
-        return bool(complaints) and all(any(word in text for word in words) for text in complaints)
 
     def change(self, state: RolloutState, **members: Any) -> None:
         """Bring a rollout into this state before the page's eyes."""
@@ -151,9 +138,8 @@ async def site(browser: Browser, tmp_path: Path) -> AsyncIterator[Site]:
         url = f"http://127.0.0.1:{await server.start()}/rollouts/ui"
         stack.push_async_callback(server.stop, 0.0)
         page = await browser.new_page(locale="en-GB", timezone_id="UTC")
-        site = Site(rollouts, sessions, clock, audit, page, url)
-        page.on("console", site.said)
-        page.on("pageerror", lambda error: site.problems.append(str(error)))
-        yield site
+        console = Console()
+        console.listen_to(page)
+        yield Site(rollouts, sessions, clock, audit, page, url, console)
+        await console.assert_as_expected()
         await page.close()
-        assert site.problems == []

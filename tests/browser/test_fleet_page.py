@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -22,13 +22,14 @@ from gateway.transport.http import HttpServer
 from gateway.transport.options import HttpServerOptions
 from tests.browser import scenes
 from tests.browser.conftest import Records, ShownRollouts
+from tests.browser.console import Console
 from tests.models.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from playwright.async_api import Browser, ConsoleMessage, Locator, Page
+    from playwright.async_api import Browser, Locator, Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -67,16 +68,12 @@ FLEET: Final = FleetRow(
 
 @dataclass
 class Site:
-    """What the page shows, and where it is.
-
-    Attributes:
-        problems: what the browser complained of in its console.
-    """
+    """What the page shows, where it is, and what its browser complains of."""
 
     page: Page
     url: str
-    fleets: list[FleetRow] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    fleets: list[FleetRow]
+    console: Console
 
     async def open(self, *fleets: FleetRow) -> None:
         """Show these fleets; time on the page stands still."""
@@ -93,11 +90,6 @@ class Site:
     def endpoint(self, address: Address) -> Locator:
         """Return the card of an endpoint."""
         return self.page.locator(f"li.card[data-key='{address}']")
-
-    def said(self, message: ConsoleMessage) -> None:
-        """Keep what the browser complains of."""
-        if message.type in {"error", "warning"}:
-            self.problems.append(message.text)
 
 
 @pytest_asyncio.fixture(loop_scope="module", params=["rollouts", ""])
@@ -119,12 +111,11 @@ async def site(request: pytest.FixtureRequest, browser: Browser, tmp_path: Path)
         url = f"http://127.0.0.1:{await server.start()}/fleets/ui"
         stack.push_async_callback(server.stop, 0.0)
         page = await browser.new_page(locale="en-GB", timezone_id="UTC")
-        site = Site(page, url, fleets)
-        page.on("console", site.said)
-        page.on("pageerror", lambda error: site.problems.append(str(error)))
-        yield site
+        console = Console()
+        console.listen_to(page)
+        yield Site(page, url, fleets, console)
+        await console.assert_as_expected()
         await page.close()
-        assert site.problems == []
 
 
 with_rollouts = pytest.mark.parametrize("site", ["rollouts"], indirect=True)
@@ -260,5 +251,4 @@ async def test_a_gateway_that_does_not_answer(site: Site) -> None:
     await site.page.clock.run_for(2000)
     await expect(site.page.locator("#stream")).to_have_text("live")
     await expect(stale).to_be_hidden()
-    assert all("net::ERR_FAILED" in text for text in site.problems)
-    site.problems.clear()
+    site.console.expects("net::ERR_FAILED")

@@ -13,12 +13,13 @@ from playwright.async_api import expect
 
 from gateway.monitor.pages.options import PageOptions
 from gateway.monitor.pages.server import PageServer
+from tests.browser.console import Console
 from tests.monitor.pages.view_fake import CREDIT, FakeView
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from playwright.async_api import Browser, ConsoleMessage, Page, Route
+    from playwright.async_api import Browser, Page, Route
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -57,22 +58,16 @@ class Watched:
 
     view: FakeView
     url: str
-    problems: list[str] = field(default_factory=list)
+    console: Console = field(default_factory=Console)
 
     @asynccontextmanager
     async def page(self, browser: Browser, **options: Any) -> AsyncIterator[Page]:
         """Open a page in a context of its own; its console must stay silent."""
         page = await browser.new_page(locale="en-GB", timezone_id="UTC", **options)
-        page.on("console", self.said)
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("dialog", lambda dialog: self.problems.append(dialog.message))
+        self.console.listen_to(page)
         yield page
+        await self.console.assert_as_expected()
         await page.close()
-
-    def said(self, message: ConsoleMessage) -> None:
-        """Keep what the browser complains of."""
-        if message.type in {"error", "warning"}:
-            self.problems.append(message.text)
 
 
 @pytest.fixture
@@ -84,9 +79,8 @@ def options() -> PageOptions:
 async def watched(options: PageOptions) -> AsyncIterator[Watched]:
     view = FakeView()
     server = PageServer(view, options)
-    yield (watched := Watched(view, f"http://127.0.0.1:{await server.start()}"))
+    yield Watched(view, f"http://127.0.0.1:{await server.start()}")
     await server.stop()
-    assert watched.problems == []
 
 
 async def test_every_page_fits_and_is_drawn(watched: Watched, browser: Browser) -> None:
@@ -199,11 +193,11 @@ async def test_categories_are_text(watched: Watched, browser: Browser) -> None:
 @pytest.mark.parametrize("options", [PageOptions(port=0, refresh_s=0.2, token=TOKEN)])
 async def test_a_token_is_kept_out_of_the_address(watched: Watched, browser: Browser) -> None:
     """Without it the page says what it needs; given once in the fragment it opens every page of the tab."""
+    watched.console.expects("403 (Forbidden)")
     async with watched.page(browser) as page:
         await page.goto(watched.url)
         await expect(page.locator("#stale")).to_contain_text("needs the monitor's token")
-    assert watched.problems
-    watched.problems.clear()
+    watched.console = Console()
     async with watched.page(browser) as page:
         await page.goto(f"{watched.url}/pipeline#token={TOKEN}")
         await expect(page.locator("#stream")).to_have_text("live")
@@ -214,6 +208,7 @@ async def test_a_token_is_kept_out_of_the_address(watched: Watched, browser: Bro
 
 async def test_silence_of_the_monitor_is_said(watched: Watched, browser: Browser) -> None:
     """What is shown stays, marked as not live."""
+    watched.console.expects("net::ERR_FAILED")
     async with watched.page(browser) as page:
         await page.goto(f"{watched.url}/alarms")
         await expect(page.locator("#stream")).to_have_text("live")
@@ -223,4 +218,3 @@ async def test_silence_of_the_monitor_is_said(watched: Watched, browser: Browser
         await expect(page.locator("#blocks")).to_contain_text("income has drifted")
         await page.unroute("**/ui/data/**")
         await expect(page.locator("#stream")).to_have_text("live")
-    watched.problems.clear()

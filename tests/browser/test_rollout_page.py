@@ -173,7 +173,7 @@ async def test_a_session_that_is_over(site: Site) -> None:
     await dialog.get_by_role("button", name="Cancel").click()
     await expect(site.page.get_by_role("button", name="Approve")).to_be_disabled()
     assert site.rollouts.commands == []
-    assert site.forgive("403 (Forbidden)")
+    site.console.expects("403 (Forbidden)")
 
 
 async def test_a_session_lasts_as_long_as_its_tab(site: Site) -> None:
@@ -215,7 +215,7 @@ async def test_refusal_is_told(site: Site) -> None:
     dialog = site.page.get_by_role("dialog")
     await dialog.get_by_role("button", name="Pause").click()
     await expect(dialog).to_contain_text("no rollout 'fraud-score'")
-    assert site.forgive("404 (Not Found)")
+    site.console.expects("404 (Not Found)")
 
 
 async def test_keyboard(site: Site) -> None:
@@ -272,7 +272,7 @@ async def test_the_policy_holds(site: Site) -> None:
         }"""
     )
     assert refused
-    assert site.forgive("Content Security Policy", "TrustedHTML", "TrustedScript")
+    site.console.expects("Content Security Policy", "TrustedHTML", "TrustedScript")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -315,4 +315,4 @@ async def test_a_stream_that_breaks(site: Site) -> None:
     await expect(site.page.locator("#stream")).to_have_text("live")
     await expect(stale).to_be_hidden()
     await expect(site.page.locator("li.card")).to_have_count(1)
-    assert site.forgive("net::ERR_FAILED")
+    site.console.expects("net::ERR_FAILED")

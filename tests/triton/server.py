@@ -13,6 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
@@ -125,6 +126,9 @@ class TritonServer:
             StartFailed: it ended, or did not become ready.
         """
         assert not self.running, "it runs already"
+        code = self._process.poll() if self._process is not None else None
+        if code not in {None, 0, -signal.SIGKILL}:
+            warnings.warn(f"it had ended with {code}: {self.said()[-2000:]}", stacklevel=2)
         self.kill()  # should it have ended by itself, its models may not have
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -185,6 +189,9 @@ class TritonServer:
         Its models go on: frozen while they hold a lock, they would have Triton abort when it goes on.
         """
         os.kill(self.pid, signal.SIGSTOP)
+        # Each thread goes on until the signal has reached it.
+        while not all(_is_stopped(task) for task in Path(f"/proc/{self.pid}/task").iterdir()):
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let it go on."""
@@ -243,6 +250,14 @@ class TritonServer:
             "OPENBLAS_NUM_THREADS": "1",
             CONTROL: str(self.control),
         }
+
+
+def _is_stopped(task: Path) -> bool:
+    """Whether a thread stands still, or is gone."""
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] in {"T", "X", "Z"}
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 @contextmanager
