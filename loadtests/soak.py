@@ -26,6 +26,7 @@ from loadtests.soak_leaks import leaks
 from loadtests.soak_models import OFFSET, small_repository
 from loadtests.soak_native import broken_off, idle
 from loadtests.soak_native import fuzzing as native_fuzzing
+from loadtests.soak_properties import properties
 from loadtests.soak_registry import registry
 from loadtests.soak_rollouts import harm
 from loadtests.soak_rollouts import kills as rollout_kills
@@ -177,6 +178,7 @@ CHECKS: Final[Mapping[str, Callable[[float], Iterator[Row]]]] = {
     "kills": kills,
     "fuzzing": fuzzing,
     "conformance": conformance,
+    "properties": properties,
     "leaks": leaking,
     "lag": lag,
     "lazy": lazy,

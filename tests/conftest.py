@@ -10,27 +10,40 @@ from hypothesis import HealthCheck, settings
 
 import gateway
 from gateway.commands.version import is_compiled
+from tests.properties import DEFAULT_EXAMPLES, examples, try_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.servers.seaweed import Seaweed
 
-settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("suite")
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--compiled`."""
+    """Add what the suite is run with."""
     parser.addoption(
         "--compiled",
         action="store_true",
         help="the package under test is the one compiled by mypyc, not the sources; needs PYTHONPATH too",
     )
+    parser.addoption(
+        "--examples",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="of the examples of each property; `make soak` tries many times as many",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse to test the sources where the compiled package was asked for."""
+    """Set how properties are tried; refuse to test the sources where the compiled package was asked for."""
+    try_share(config.getoption("--examples"))
+    settings.register_profile(
+        "suite",
+        deadline=None,
+        max_examples=examples(DEFAULT_EXAMPLES),
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("suite")
     if config.getoption("--compiled") and not is_compiled():
         raise pytest.UsageError(
             f"--compiled, but the package in {gateway.__path__[0]} is not: `make compiled`, then run pytest "

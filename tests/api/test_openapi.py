@@ -15,6 +15,7 @@ from gateway.api.openapi import DESCRIPTIONS, description_of, openapi_document
 from gateway.api.server_metadata import ServerMetadata
 from gateway.core.calls import HttpRoute
 from tests.api.drivers import HttpDriver
+from tests.properties import examples
 
 if TYPE_CHECKING:
     from gateway.api.context import ApiContext
@@ -97,7 +98,9 @@ HEADERS = st.dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 async def test_every_answer_is_documented(http: HttpDriver, data: st.DataObject) -> None:
     """Whatever is asked, status, media type and JSON body are as the document says, and never a 500."""

@@ -27,6 +27,7 @@ from gateway.core.options import BatchingOptions, CutRule, PadRule
 from gateway.core.types import CPU, Array, Datatype, ModelSignature, TensorSpec
 from gateway.testing import FakeLoadedModel, infer_request, settle
 from tests.batching.harness import Harness
+from tests.properties import examples
 
 if TYPE_CHECKING:
     from gateway.core.pending import Pending
@@ -211,7 +212,7 @@ class Traffic:
         assert (batcher.queued_rows, batcher.queued_requests, batcher.running_rows) == (0, 0, 0)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(
     OPTIONS,
     st.sampled_from([Datatype.FP32, Datatype.INT64, Datatype.FP64]),

@@ -15,6 +15,7 @@ from gateway.core.types import VersionId, VersionState
 from gateway.testing import settle
 from tests.models.providers import FakeProvider, registered
 from tests.models.stage import Stage, wanted
+from tests.properties import examples
 
 if TYPE_CHECKING:
     from gateway.core.interfaces import Lease
@@ -146,7 +147,7 @@ class Life:
         assert all(provider.pins <= 1 for provider in self.providers.values())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(STEPS, max_size=30))
 def test_random_lives_keep_the_invariants(steps: list[tuple[object, ...]]) -> None:
     """Whatever happens, a leased version stays loaded, numbers are unique, and the union is what settles."""

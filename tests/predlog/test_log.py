@@ -15,6 +15,7 @@ from gateway.predlog.policy import ModelPolicy, Rule, TensorRule
 from gateway.predlog.rows import Reason, Role
 from gateway.predlog.sampling import SamplingOptions
 from tests.predlog.scene import VERSION, Scene, batch, column, request
+from tests.properties import examples
 
 EVENTS = st.lists(
     st.tuples(
@@ -27,7 +28,7 @@ EVENTS = st.lists(
 
 
 @given(events=EVENTS, ratio=st.sampled_from([0.0, 0.3, 1.0]), ring=st.sampled_from([10, 10_000]))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_every_row_is_accounted_for(
     events: list[tuple[list[int], str, str]], ratio: float, ring: int
 ) -> None:

@@ -23,6 +23,7 @@ from gateway.predlog.redaction import (
 )
 from gateway.predlog.rows import Column, ColumnKind, Role, RowBatch
 from tests.predlog.scene import VERSION, Scene, batch, column, request
+from tests.properties import examples
 
 SECRET = b"pepper"
 
@@ -63,7 +64,7 @@ SENSITIVE = st.sampled_from(["4929123456789012", "anna@example.org", "secret dia
     values=st.lists(SENSITIVE, min_size=1, max_size=8),
     rule=st.sampled_from(["auto", "drop", "hmac", "length"]),
 )
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_free_text_never_leaves(values: list[str], rule: str) -> None:
     """Whatever is dropped, hashed or measured: no byte sequence of it is in what leaves the process."""
     rules = {} if rule == "auto" else {"note": TensorRule(Rule(rule))}

@@ -18,6 +18,7 @@ from gateway.predlog.sampling import Offered, Sampler, SamplingOptions
 from gateway.routing.bucket import unit_of
 from gateway.routing.shadow_copies import SHADOW_FLOW
 from tests.predlog.scene import Scene, batch, request
+from tests.properties import examples
 
 
 def keyed(count: int, prefix: str = "k", arm: str = "") -> list[InferRequest]:
@@ -46,7 +47,7 @@ def test_arms_are_no_sample_of_keys() -> None:
 
 
 @given(low=st.floats(0, 1), high=st.floats(0, 1))
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_a_smaller_sample_is_part_of_a_larger_one(low: float, high: float) -> None:
     """Two gateways with different ratios agree on every key that the smaller one keeps."""
     low, high = sorted((low, high))

@@ -27,6 +27,7 @@ from gateway.predlog.wire import (
     frame_bytes,
     frame_of,
 )
+from tests.properties import examples
 
 if TYPE_CHECKING:
     from gateway.core.types import Array
@@ -128,7 +129,7 @@ def plain(rows: int = 3) -> RowBatch:
 
 
 @given(batch=batches(), codec=st.sampled_from(Codec))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_what_is_written_is_read_again(batch: RowBatch, codec: Codec) -> None:
     """Every field of a batch, its accounting and its envelope survive, compressed or not."""
     frame = frame_of(batch, PRODUCER, 5, codec, ACCOUNTING)
@@ -141,7 +142,7 @@ def test_what_is_written_is_read_again(batch: RowBatch, codec: Codec) -> None:
 
 
 @given(batch=batches())
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 def test_the_bytes_are_those_of_the_messages(batch: RowBatch) -> None:
     """What is written by hand is a RowBatch of the protocol: any library reads it and writes the same."""
     message = pb.RowBatch.FromString(encode(batch))
@@ -280,7 +281,7 @@ def test_what_inflates_without_end_is_refused() -> None:
     cut=st.integers(0, 60),
     data=st.one_of(st.none(), st.binary(max_size=200)),
 )
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_bytes_are_read_or_refused(place: int, byte: int, cut: int, data: bytes | None) -> None:
     """Damage anywhere in a payload gives a batch or the one error, and nothing else."""
     payload = bytearray(encode(plain()) if data is None else data)

@@ -14,6 +14,7 @@ from gateway.core.errors import GatewayError, InvalidRequest, PayloadTooLarge, U
 from gateway.core.types import Datatype, ModelSignature, Tensor, TensorSpec
 from gateway.protocol.json_infer import DecodedRequest, HttpInferCall, decode_request
 from gateway.protocol.limits import DEFAULT_LIMITS, ProtocolLimits
+from tests.properties import examples
 from tests.protocol.tensor_strategies import assert_same, bytes_array, tensors
 
 JSON_TYPES = tuple(d for d in Datatype if d is not Datatype.BF16)  # which tritonclient sends as binary only
@@ -74,7 +75,7 @@ def test_tritonclients_binary_tensors_arrive_bit_for_bit(tensor: Tensor, second:
 
 
 @given(tensor=tensors(JSON_TYPES, text=True))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_tritonclients_json_tensors_arrive_unchanged(tensor: Tensor) -> None:
     """Tensors in JSON, NaN and Infinity included, are read to the very values."""
     body, length = triton_body([triton_input(tensor, binary=False)])
@@ -393,7 +394,7 @@ def test_the_message_that_is_mutated_is_valid() -> None:
     cut=st.integers(0, 12),
     shift=st.integers(-3, 3),
 )
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 def test_mutated_requests_are_refused_or_understood(noise: bytes, place: int, cut: int, shift: int) -> None:
     """Any mutation of a valid request gives a request or one of our errors, never another exception."""
     at = place % len(VALID)

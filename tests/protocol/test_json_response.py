@@ -13,6 +13,7 @@ from gateway.core.errors import InvalidRequest
 from gateway.core.types import Datatype, InferResponse, ParameterValue, Tensor
 from gateway.protocol.json_infer import ReplyForm
 from gateway.protocol.json_response import ResponseHeads, encode_response
+from tests.properties import examples
 from tests.protocol.tensor_strategies import assert_same, bytes_array, response_of, tensors
 
 JSON = ReplyForm({})
@@ -41,7 +42,7 @@ def test_tritonclient_reads_binary_outputs_bit_for_bit(outputs: list[Tensor], bi
 
 
 @given(tensors(text=True))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_json_outputs_are_read_to_the_very_values(tensor: Tensor) -> None:
     """Outputs in JSON, NaN and Infinity included, are read by tritonclient to the very values."""
     response = encode_response(response_of(tensor), JSON)

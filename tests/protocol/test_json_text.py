@@ -19,6 +19,7 @@ from gateway.protocol.json_rewrite import (
 )
 from gateway.protocol.json_text import JsonDocument, parse_object, too_deep
 from gateway.protocol.limits import DEFAULT_LIMITS, ProtocolLimits
+from tests.properties import examples
 
 
 def depth_of(value: Any) -> int:
@@ -37,7 +38,7 @@ JSON = st.recursive(
 
 
 @given(JSON, st.integers(0, 6))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_depth_is_counted_outside_strings_only(value: Any, most: int) -> None:
     """The depth check agrees with the parsed value, whatever brackets, quotes and escapes strings hold."""
     assert too_deep(json.dumps(value).encode(), most) == (depth_of(value) > most)
@@ -127,7 +128,7 @@ def test_every_token_that_triton_takes_is_read() -> None:
 
 
 @given(st.lists(st.floats() | st.integers(-(10**30), 10**30), min_size=1, max_size=10))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_pythons_own_json_is_read_exactly(values: list[float]) -> None:
     """Whatever numbers Python's json module writes, of any size and NaN, are read to the nearest double."""
     np.testing.assert_array_equal(floats(json.dumps(values).encode()), np.array([float(v) for v in values]))

@@ -22,6 +22,7 @@ from gateway.protocol.protobuf_infer import (
     encode_stream_response,
 )
 from gateway.protocol.protobuf_split import split
+from tests.properties import examples
 from tests.protocol.tensor_strategies import assert_same, bytes_array, response_of, tensors
 
 if TYPE_CHECKING:
@@ -298,7 +299,7 @@ def test_booleans_other_than_one_become_one() -> None:
 
 
 @given(st.binary(max_size=60), st.integers(0, 10**6), st.integers(0, 2))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_mutated_messages_are_refused_or_understood(noise: bytes, place: int, kind: int) -> None:
     """Any mutation of a valid message gives a request or one of our errors, never another exception."""
     message = bytearray(VALID)
@@ -326,7 +327,7 @@ VALID = _rich()
 
 
 @given(st.binary(max_size=40), st.integers(0, 10**6), st.booleans())
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_splitting_agrees_with_the_general_parser(noise: bytes, place: int, replace: bool) -> None:
     """Whatever the protobuf runtime accepts, head and raw views say the same as the whole message."""
     message = bytearray(VALID)

@@ -14,6 +14,7 @@ from gateway.registry.following import MissingPolicy
 from gateway.registry.polling import PollOptions
 from gateway.registry.provider import CachedProvider
 from gateway.registry.selection import Hold, Selection, select, served
+from tests.properties import examples
 from tests.registry.fakes import Rig, sourced
 
 POLL = PollOptions(interval_s=4.0, max_backoff_s=16.0, timeout_s=3.0, start_timeout_s=2.0)
@@ -151,7 +152,7 @@ async def come_back(rig: Rig, policy: MissingPolicy) -> None:
     assert bool(problems) == (selection.hold is not Hold.NONE)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.sampled_from(MissingPolicy), SELECTORS, st.lists(ACTIONS, max_size=25))
 def test_only_the_registry_withdraws(
     policy: MissingPolicy, selector: str, actions: list[tuple[str, object]]

@@ -14,6 +14,7 @@ from gateway.core.errors import GatewayError
 from gateway.core.types import VersionId
 from gateway.routing.mirror import MirrorOptions
 from gateway.testing import settle
+from tests.properties import examples
 from tests.routing.shadow_scene import MODEL, SHADOW, Scene, balanced, plan, shadow
 
 if TYPE_CHECKING:
@@ -178,5 +179,5 @@ class Mirroring(RuleBasedStateMachine):
             self.runner.close()
 
 
-Mirroring.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Mirroring.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)
 TestMirroring = Mirroring.TestCase

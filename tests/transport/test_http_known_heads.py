@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.core.calls import HttpResponse
 from gateway.transport.options import HttpLimits
+from tests.properties import examples
 from tests.transport.wire import Echo, Wire, post
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ REQUESTS = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(60))
 @given(request=REQUESTS)
 async def test_the_second_time_is_as_the_first(
     serve: Serve, connect: Connect, echo: Echo, request: bytes

@@ -18,6 +18,7 @@ from gateway.core.remote import (
     Outcome,
     RetryOptions,
 )
+from tests.properties import examples
 
 ADDRESSES = [Address("10.0.0.1", 8000 + number) for number in range(6)]
 STATES = {
@@ -198,4 +199,4 @@ class PolicyMachine(RuleBasedStateMachine):
 
 
 TestPolicy = PolicyMachine.TestCase
-TestPolicy.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestPolicy.settings = settings(max_examples=examples(60), stateful_step_count=60, deadline=None)

@@ -19,6 +19,7 @@ from gateway.predlog.rows import Accounting, Produced
 from gateway.predlog.wire import Producer, accounting_frame
 from tests.monitor.engine.cores import Crash, Monitor
 from tests.monitor.panes.making import START_S, frame, traffic
+from tests.properties import examples
 
 if TYPE_CHECKING:
     import sqlite3
@@ -69,7 +70,7 @@ def test_eight_producers_are_one_stream(tmp_path: Path) -> None:
     one.close()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.data())
 def test_applied_exactly_once(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Frames sent again, late, and between crashes and checkpoints count once each."""

@@ -13,6 +13,7 @@ from gateway.monitor.performance.block import CAPACITY, MAX_VALUES
 from gateway.monitor.performance.records import MAX_STREAMS
 from gateway.monitor.values import Applied
 from tests.monitor.performance.rows import KEY, START_S, Monitor, batch, category, profile, scores
+from tests.properties import examples
 
 SCORES = [0.1, 0.4, 0.6, 0.9]
 TRUTH = ["no", "yes", "no", "yes"]
@@ -224,7 +225,7 @@ EVENTS = st.lists(
 
 
 @given(EVENTS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_the_join_is_exact_under_crashes_and_replays(events: list[tuple[str, int, int]]) -> None:
     """Whatever crashes where: replaying what was not durable gives what an undisturbed run gives."""
     crashing, steady = Monitor(), Monitor()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from gateway.monitor.profile.artifact import ProfileError, from_bytes, read, sealed, to_bytes, write
 from gateway.monitor.profile.catalog import ProfileCatalog
 from tests.monitor.detect.streams import MODEL, healthy_profile
+from tests.properties import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,7 @@ JUNK: list[Any] = [
 ]
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(PATHS), st.sampled_from(JUNK), st.booleans())
 def test_any_change_is_refused_with_a_reason(path: tuple[Any, ...], junk: Any, remove: bool) -> None:
     """Whatever field is replaced or removed: one kind of error that says why, or the very same profile."""

@@ -19,6 +19,7 @@ from gateway.predlog.spool.options import Fsync, SpoolOptions
 from gateway.predlog.spool.record import HEADER_BYTES, decode_body, decode_header, encode_record
 from gateway.predlog.spool.spool import Spool, SpoolFull
 from gateway.predlog.spool.watermark import WATERMARK_FILE
+from tests.properties import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,7 +109,7 @@ def test_a_torn_tail_is_cut_off(tmp_path: Path, cut: int) -> None:
     assert spool.take_corrupt() == (0, 0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     damages=st.lists(
         st.tuples(st.integers(0, 11), st.integers(0, 3_900), st.binary(min_size=1, max_size=900)),

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from gateway.rollouts import events
 from gateway.rollouts.documents import restore, show, to_document
+from tests.properties import examples
 from tests.rollouts.invariants.actions import every_action
 from tests.rollouts.invariants.checks import findings
 from tests.rollouts.invariants.waypoints import FILES, settle, waypoints
@@ -71,7 +72,7 @@ class Walk(RuleBasedStateMachine):
 
 TestWalk = Walk.TestCase
 TestWalk.settings = settings(
-    max_examples=50,
+    max_examples=examples(50),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
