@@ -7,8 +7,9 @@ capacity to spare and batches are of one; `--load closed` keeps 64 requests in f
 each stretch: the highest rate, where batches are full.
 
 `--monitor` says what the log is streamed to: `none` (frames are made and thrown away), `absent` (nobody
-listens, frames go to the spool), `healthy`, `stopped` (by SIGSTOP, throughout) or `killed`. It shares the
-client's core, so that a healthy one takes nothing of the gateway's but may delay the client.
+listens, frames go to the spool), `healthy`, `stopped` (by SIGSTOP, throughout) or `killed`. It runs on the
+client's core when that is idle (SCHED_IDLE), so that it takes nothing of the gateway's and delays no client:
+as it would on a third core.
 
 Two numbers decide. The 99th percentile is compared within each pair of neighbours, whose sides met the same
 machine; the geometric mean of these ratios is given with the upper end of its 95 % interval from a bootstrap
@@ -184,7 +185,9 @@ class Monitor:
                 )
             )
             command = [sys.executable, "-m", "gateway", "monitor", "serve", "--config", str(config)]
-            self._process = subprocess.Popen(["taskset", "-c", str(_CLIENT_CORE), *command])
+            # On the client's core only when the client leaves it.
+            aside = ["chrt", "--idle", "0", "taskset", "-c", str(_CLIENT_CORE)]
+            self._process = subprocess.Popen([*aside, *command])
             hopeless_s = time.monotonic() + 30
             while not self.socket.exists():
                 if self._process.poll() is not None or time.monotonic() > hopeless_s:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.errors import BackendError, Cancelled, Overloaded
-from gateway.core.types import Datatype, InferRequest, ModelSignature, TensorSpec
-from gateway.predlog.policy import ModelPolicy, Rule, TensorRule
-from gateway.predlog.rows import Reason, Role
+from gateway.core.types import Datatype, InferRequest, ModelSignature, TensorSpec, VersionId
+from gateway.predlog.accounts import Accounts
+from gateway.predlog.encoder import Encoder, EncoderOptions
+from gateway.predlog.policy import ModelPolicy, Policies, Rule, TensorRule
+from gateway.predlog.ring import Ran, Rejected
+from gateway.predlog.rows import Reason, Role, RowBatch
 from gateway.predlog.sampling import SamplingOptions
 from tests.predlog.scene import VERSION, Scene, batch, column, request
 from tests.properties import examples
@@ -274,3 +278,93 @@ def test_a_hint_thins_what_follows() -> None:
     found = scene.end()
     assert {float(weight) for each in found for weight in each.weights} == {4.0}
     assert 350 < sum(each.rows for each in found) < 650
+
+
+SHAPES = st.lists(
+    st.tuples(
+        st.sampled_from(["well", "well", "well", "padded", "wide", "failed", "short", "rejected", "other"]),
+        st.lists(st.integers(1, 3), min_size=1, max_size=3),
+    ),
+    min_size=2,
+    max_size=30,
+)
+
+
+@given(events=SHAPES, cuts=st.sets(st.integers(1, 29)), counted=st.booleans())
+def test_entries_make_the_same_rows_however_many_are_taken_together(
+    events: list[tuple[str, list[int]]], cuts: set[int], counted: bool
+) -> None:
+    """Runs that are looked at together come to what each comes to alone."""
+    entries = [_entry(number, *event, counted=counted) for number, event in enumerate(events)]
+    bounds = sorted({0, *(cut for cut in cuts if cut < len(entries)), len(entries)})
+    slices = [entries[start:end] for start, end in pairwise(bounds)]
+    assert _rows_of(slices, counted=counted) == _rows_of([[entry] for entry in entries], counted=counted)
+
+
+def _entry(number: int, kind: str, rows: list[int], *, counted: bool) -> Ran | Rejected:
+    requests = [request(f"{number}/{place}", arrived_s=1.0) for place in range(len(rows))]
+    if kind == "rejected":
+        return Rejected(VERSION, requests[0], Overloaded("full"), 10**9 + number, 2.0, 100)
+    made = batch(requests, rows=rows, error=BackendError("broken") if kind == "failed" else None)
+    total, x = made.rows, np.full((made.rows, 3 if kind == "wide" else 2), number, np.float32)
+    if kind == "padded":
+        x = np.concatenate([x, x[:1] * 0])
+    made.inputs = {"x": x}
+    if kind != "failed":
+        shape = (total - (kind == "short"), 1) if counted else (number % 3 + 1,)
+        made.outputs = {"y": np.full(shape, number, np.float64)}
+    if kind == "other":
+        made.version = VersionId("fake", 4, "other")
+    return Ran(made, 10**9 + number, 2.0, total, 1000)
+
+
+def _rows_of(slices: list[list[Ran | Rejected]], *, counted: bool) -> tuple[object, ...]:
+    """Return what is in the rows that these entries come to, and what became of the others."""
+    spec = TensorSpec("y", Datatype.FP64, (-1, 1) if counted else (-1,), 0 if counted else None)
+    signature = ModelSignature((TensorSpec("x", Datatype.FP32, (-1, -1), 0),), (spec,))
+    signatures = dict.fromkeys((VERSION, VersionId("fake", 4, "other")), signature)
+    accounts, found = Accounts(), list[RowBatch]()
+    policies = Policies(ModelPolicy())
+    encoder = Encoder(policies, signatures, accounts, found.append, EncoderOptions(1 << 20))
+    for entries in slices:
+        encoder.take(entries)
+    encoder.flush()
+    rows = {
+        (key, index, each.version): (
+            each.statuses[each.status_codes[at]],
+            each.done_ns[at],
+            each.arrived_ns[at],
+            each.queue_us[at],
+            each.infer_us[at],
+            [(c.name, c.role, c.values[at].tolist()) for c in each.columns],
+        )
+        for each in found
+        for at, (key, index) in enumerate(zip(each.keys, each.row_indexes.tolist(), strict=True))
+    }
+    assert len(rows) == sum(each.rows for each in found)
+    return rows, accounts.by_stream(), accounts.totals().dropped
+
+
+def test_rows_without_a_common_length_are_logged_together() -> None:
+    """A model that is not batched may take as much as it likes each time."""
+    x, y = TensorSpec("x", Datatype.FP32, (-1,), None), TensorSpec("y", Datatype.FP64, (-1,), None)
+    scene = Scene(signature=ModelSignature((x,), (y,)))
+    for length in (3, 5, 3, 4):
+        inputs = {"x": np.ones(length, np.float32)}
+        scene.tap.on_batch(batch([request(str(length))], inputs, {"y": np.ones(1)}))
+    (found,) = scene.end()
+    assert sorted(found.keys) == [b"3", b"3", b"4", b"5"]
+    assert column(found, "x.mean").values.ravel().tolist() == [1, 1, 1, 1]
+    assert scene.accounts.totals().dropped == {}
+
+
+def test_accounting_that_a_frame_has_told_is_not_told_again() -> None:
+    """A lane without losses of its own gets frames alone; what is news without rows gets one of its own."""
+    scene = Scene(ModelPolicy(sampling=SamplingOptions(ratio=0.0)))
+    scene.tap.on_batch(batch([request("a")]))
+    scene.end()
+    assert [frame.rows for frame in scene.kept.frames] == [0]
+    scene = Scene()
+    scene.tap.on_batch(batch([request("a")]))
+    scene.end()
+    assert [frame.rows for frame in scene.kept.frames] == [1]

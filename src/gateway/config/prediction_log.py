@@ -160,7 +160,7 @@ class PredictionLogSettings(Section):
     """Name of this process in the log, stable over restarts; empty: the host's name."""
     secret: SecretSettings | None = None
     """Key of the hashes that rules and `subject` ask for; who has it can tell known values."""
-    linger_s: Seconds = 0.5
+    linger_s: Seconds = 1.0
     """How long rows are gathered before they travel."""
     max_batch_bytes: ByteSize = Field(ByteSize(512 << 10), ge=4096, le=2 * MIB)
     """Rows travel together up to this size."""

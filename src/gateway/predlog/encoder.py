@@ -1,8 +1,9 @@
 """From what was served to batches of rows: sampled, redacted, in columns.
 
 It runs in a thread beside the event loop and holds the interpreter's lock as it does so. Therefore it works
-in slices of about SLICE_NS and then sleeps for a moment: giving the lock up without sleeping would not do,
-since whoever wakes up for it finds it taken again.
+in slices of about SLICE_NS and then sleeps: giving the lock up without sleeping would not do, since whoever
+wakes up for it finds it taken again. It sleeps several times as long as it has worked, so that no request
+meets many slices: those of a burst would meet all of its work. When that is too slow, it hurries.
 """
 
 from __future__ import annotations
@@ -39,19 +40,31 @@ _log = logging.getLogger(__name__)
 SLICE_NS: Final = 200_000
 """On one core half as long slices cost every request about 2 us more, in switches between threads."""
 
-PAUSE_S: Final = 20e-6
+REST: Final = 3
+"""Pauses are so many times as long as what was worked before them."""
+
+LONGEST_PAUSE_S: Final = 5e-3
+
+HURRIED_PAUSE_S: Final = 20e-6
 
 
 class Pace:
-    """Keeps slices of work short. One thread."""
+    """Keeps slices of work short and far between. One thread.
+
+    Attributes:
+        hurried: whether pauses are only long enough for others to take the interpreter.
+    """
 
     def __init__(self) -> None:
+        self.hurried = False
         self._since_ns = time.perf_counter_ns()
 
     def breathe(self) -> None:
         """Let others have the interpreter if this thread has had it for a slice."""
-        if time.perf_counter_ns() - self._since_ns >= SLICE_NS:
-            time.sleep(PAUSE_S)
+        worked_ns = time.perf_counter_ns() - self._since_ns
+        if worked_ns >= SLICE_NS:
+            pause_s = HURRIED_PAUSE_S if self.hurried else min(worked_ns * REST / 1e9, LONGEST_PAUSE_S)
+            time.sleep(pause_s)
             self._since_ns = time.perf_counter_ns()
 
 
@@ -96,10 +109,14 @@ class Encoder:
         self._emit = emit
         self._most_bytes = options.max_batch_bytes
         self._hint = 1.0
-        self._chunks: dict[Layout | VersionId, Chunk] = {}
+        self._chunks: dict[Layout | tuple[VersionId, bool], Chunk] = {}
         self._gathered: dict[int, Gathered] = {}
         self._models: dict[str, _Model] = {}
         self._pace = Pace()
+
+    def hurry(self, hurried: bool) -> None:
+        """Say whether there is more to do than can be done at an easy pace."""
+        self._pace.hurried = hurried
 
     @property
     def nbytes(self) -> int:
@@ -112,9 +129,18 @@ class Encoder:
         for model in self._models.values():
             model.sampler.hint(ratio)
 
-    def take(self, entry: Ran | Rejected) -> None:
-        """Put an entry with others like it, and sample, redact and gather these; never raises."""
+    def take(self, entries: list[Ran | Rejected]) -> None:
+        """Put entries with others like them, and sample, redact and gather these; never raises."""
         self._pace.breathe()
+        recent = self._layouts.alike(entries)
+        if recent is not None:
+            self._add(entries, recent.version, recent.layout)
+            return
+        for entry in entries:
+            self._pace.breathe()
+            self._take(entry)
+
+    def _take(self, entry: Ran | Rejected) -> None:
         try:
             if isinstance(entry, Ran):
                 version, layout = entry.batch.version, self._layouts.of_run(entry)
@@ -122,17 +148,20 @@ class Encoder:
                 version, layout = entry.version, self._layouts.of_rejected(entry.version)
         except TooFewRows as error:
             _log.error("%s", error)
-            self.abandon(entry, "encode_error")
-            return
+            self.abandon([entry], "encode_error")
         except Exception:  # noqa: BLE001 - logged and counted: one entry must not end the log
             _log.exception("a batch of the log could not be made sense of")
-            self.abandon(entry, "encode_error")
-            return
-        key = layout or version
+            self.abandon([entry], "encode_error")
+        else:
+            self._add([entry], version, layout)
+
+    def _add(self, entries: list[Ran | Rejected], version: VersionId, layout: Layout | None) -> None:
+        """Put entries of one kind into the chunk of theirs, and encode it when it is worth it."""
+        key = layout or (version, isinstance(entries[0], Ran))
         chunk = self._chunks.get(key)
         if chunk is None:
             chunk = self._chunks[key] = Chunk(version, layout)
-        if chunk.add(entry):
+        if chunk.add(entries):
             del self._chunks[key]
             self._encode(chunk)
 
@@ -144,13 +173,16 @@ class Encoder:
         for group in list(self._gathered):
             self._give(group)
 
-    def abandon(self, entry: Ran | Rejected, reason: str) -> None:
-        """Count the rows of an entry as dropped, without a look at them."""
-        version = entry.batch.version if isinstance(entry, Ran) else entry.version
-        offered = _offered(entry)
-        for request, rows in zip(offered.requests, offered.rows, strict=True):
-            self._accounts.produced(version.model, version.number, arm_of(request), rows)
-        self._accounts.dropped(reason, entry.rows)
+    def abandon(self, entries: list[Ran | Rejected], reason: str) -> None:
+        """Count the rows of entries as dropped, without a look at them."""
+        for entry in entries:
+            version = entry.batch.version if isinstance(entry, Ran) else entry.version
+            chunk = Chunk(version, None)
+            chunk.add([entry])
+            offered = chunk.offered()
+            for request, rows in zip(offered.requests, offered.rows, strict=True):
+                self._accounts.produced(version.model, version.number, arm_of(request), rows)
+            self._accounts.dropped(reason, entry.rows)
 
     def _model(self, name: str) -> _Model:
         model = self._models.get(name)
@@ -168,8 +200,7 @@ class Encoder:
             picked = model.sampler.pick(offered, chunk.now_s, model.unusual(chunk, offered))
         except Exception:  # noqa: BLE001 - likewise
             _log.exception("rows of %s could not be sampled", version)
-            for entry in chunk.entries:
-                self.abandon(entry, "encode_error")
+            self.abandon(chunk.entries, "encode_error")
             return
         for arm, count in picked.produced.items():
             self._accounts.produced(version.model, version.number, arm, count)
@@ -241,12 +272,6 @@ class _Model:
         owners = np.arange(len(offered.rows)).repeat(offered.rows)
         counts: list[int] = np.bincount(owners[marks], minlength=len(offered.rows)).tolist()
         return [count > 0 for count in counts]
-
-
-def _offered(entry: Ran | Rejected) -> Offered:
-    chunk = Chunk(entry.batch.version if isinstance(entry, Ran) else entry.version, None)
-    chunk.add(entry)
-    return chunk.offered()
 
 
 def _segment_codes(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from gateway.predlog.ring import Ran
+from gateway.predlog.ring import Ran, Rejected
 from gateway.predlog.rows import Role
 from gateway.predlog.sampling import Offered
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from gateway.core.events import CompletedBatch
     from gateway.core.types import Array, InferRequest, VersionId
     from gateway.predlog.layouts import Layout, PlannedTensor
-    from gateway.predlog.ring import Rejected
 
 CHUNK_REQUESTS: Final = 256
 CHUNK_BYTES: Final = 1 << 20
@@ -56,59 +55,66 @@ class Chunk:
         version: whose.
         layout: of their rows; None where nothing of them may leave.
         entries: in the order of their completion.
+        runs: of the entries; none where they are rejected requests.
         rows: of all.
         now_s: monotonic time of the last.
     """
 
-    __slots__ = ("_nbytes", "_requests", "entries", "layout", "now_s", "rows", "version")
+    __slots__ = ("_nbytes", "_requests", "entries", "layout", "now_s", "rows", "runs", "version")
 
     def __init__(self, version: VersionId, layout: Layout | None) -> None:
         self.version = version
         self.layout = layout
         self.entries: list[Ran | Rejected] = []
+        self.runs: list[CompletedBatch] = []
         self.rows = 0
         self.now_s = 0.0
         self._requests = 0
         self._nbytes = 0
 
-    def add(self, entry: Ran | Rejected) -> bool:
-        """Add an entry; return whether the chunk is to be encoded now."""
-        self.entries.append(entry)
-        self.rows += entry.rows
-        self.now_s = entry.done_s
-        self._requests += len(entry.batch.members) if isinstance(entry, Ran) else 1
-        self._nbytes += entry.nbytes
+    def add(self, entries: list[Ran | Rejected]) -> bool:
+        """Add entries of its kind; return whether the chunk is to be encoded now."""
+        self.entries += entries
+        self.rows += sum([entry.rows for entry in entries])
+        self.now_s = entries[-1].done_s
+        self._nbytes += sum([entry.nbytes for entry in entries])
+        if isinstance(entries[0], Ran):
+            runs = [entry.batch for entry in entries if isinstance(entry, Ran)]
+            self.runs += runs
+            self._requests += sum([len(batch.members) for batch in runs])
+        else:
+            self._requests += len(entries)
         return self._requests >= CHUNK_REQUESTS or self._nbytes >= CHUNK_BYTES
 
     def offered(self) -> Offered:
         """Return the requests of all entries."""
-        requests: list[InferRequest] = []
-        rows: list[int] = []
-        errors: list[GatewayError | None] = []
-        first_rows: list[int] = []
-        for entry in self.entries:
-            if isinstance(entry, Ran):
-                members, failure = entry.batch.members, entry.batch.error
-                requests += [m.request for m in members]
-                rows += [m.rows for m in members]
-                errors += [m.error or failure for m in members]
-                first_rows += [m.first_row for m in members]
-            else:
-                requests.append(entry.request)
-                rows.append(1)
-                errors.append(entry.error)
-                first_rows.append(0)
+        runs = self.runs
+        if not runs:
+            rejected = [entry for entry in self.entries if isinstance(entry, Rejected)]
+            refusals: list[GatewayError | None] = [entry.error for entry in rejected]
+            return Offered([entry.request for entry in rejected], [1] * len(rejected), refusals)
+        members = [member for batch in runs for member in batch.members]
+        errors = [member.error for member in members]
+        if any(batch.error for batch in runs):
+            failures = [batch.error for batch in runs for _ in batch.members]
+            errors = [error or failure for error, failure in zip(errors, failures, strict=True)]
+        first_rows = [member.first_row for member in members]
         return Offered(
-            requests, rows, errors if any(errors) else None, first_rows if any(first_rows) else None
+            [member.request for member in members],
+            [member.rows for member in members],
+            errors if any(errors) else None,
+            first_rows if any(first_rows) else None,
         )
 
     def times(self, requests: list[InferRequest]) -> Times:
         """Return when the requests of `offered` came and went."""
-        entries = self.entries
-        runs = [entry.batch for entry in entries if isinstance(entry, Ran)]
-        counts = [len(batch.members) for batch in runs] or [1] * len(entries)
-        done_ns = np.array([entry.done_ns for entry in entries], np.int64).repeat(counts)
-        done_s = np.array([entry.done_s for entry in entries]).repeat(counts)
+        entries, runs = self.entries, self.runs
+        done_ns = np.array([entry.done_ns for entry in entries], np.int64)
+        done_s = np.array([entry.done_s for entry in entries])
+        infer_ns = np.array([batch.compute_infer_ns for batch in runs], np.int64)
+        if len(requests) != len(entries):
+            counts = np.array([len(batch.members) for batch in runs])
+            done_ns, done_s, infer_ns = (each.repeat(counts) for each in (done_ns, done_s, infer_ns))
         arrived_s = np.array([request.arrived_s for request in requests])
         age_ns = ((done_s - arrived_s) * 1e9).astype(np.int64)
         age_ns[arrived_s == 0] = 0
@@ -116,26 +122,18 @@ class Chunk:
             nothing = np.zeros(len(requests), np.uint32)
             return Times(done_ns - age_ns, done_ns, nothing, nothing)
         queue_ns = np.array([m.queue_ns for batch in runs for m in batch.members], np.int64)
-        infer_ns = np.array([batch.compute_infer_ns for batch in runs], np.int64).repeat(counts)
         return Times(done_ns - age_ns, done_ns, _microseconds(queue_ns), _microseconds(infer_ns))
 
     def values(self, tensor: PlannedTensor) -> Array:
         """Return a tensor's rows of all entries, `[rows, width]`: a view where there is one entry."""
-        parts: list[Array] = []
-        name, axis, is_input = tensor.name, tensor.axis, tensor.role is Role.INPUT
-        for entry in self.entries:
-            if not isinstance(entry, Ran):
-                continue
-            batch = entry.batch
-            arrays = batch.inputs if is_input else batch.outputs
-            assert arrays is not None
-            array = arrays[name]
-            # Members' rows are distinct: as many as the array has are all of its rows, in order.
-            if axis != 0 or array.shape[0] != entry.rows:
-                array = _values(batch, entry.rows, tensor, array)
-            parts.append(array)
-        joined = parts[0] if len(parts) == 1 else np.concatenate([_flat(part) for part in parts])
-        return _flat(joined)
+        name, runs, rows = tensor.name, self.runs, [entry.rows for entry in self.entries]
+        held = [batch.inputs for batch in runs] if tensor.role is Role.INPUT else [b.outputs for b in runs]
+        arrays: list[Array] = [each[name] for each in held if each is not None]
+        # Members' rows are distinct: as many as an array has are all of its rows, in order.
+        if tensor.axis != 0 or [array.shape[0] for array in arrays] != rows:
+            whole = zip(runs, rows, arrays, strict=True)
+            arrays = [_flat(_values(batch, count, tensor, array)) for batch, count, array in whole]
+        return _flat(arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
 
 
 def _microseconds(nanoseconds: Array) -> Array:

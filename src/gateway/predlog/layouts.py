@@ -9,6 +9,7 @@ import numpy as np
 
 from gateway.core.errors import ConfigError
 from gateway.predlog.redaction import UNPLANNED, ColumnSpec, LoggedTensor, TensorPlan, plan_tensor
+from gateway.predlog.ring import Ran
 from gateway.predlog.rows import ColumnKind, Role
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from gateway.core.events import CompletedBatch
     from gateway.core.types import Array, ModelSignature, VersionId
     from gateway.predlog.policy import OutlierRule, Policies
-    from gateway.predlog.ring import Ran
+    from gateway.predlog.ring import Rejected
 
 _log = logging.getLogger(__name__)
 
@@ -69,9 +70,10 @@ class Layout:
         tensors: in the order of their columns.
         segments: names of the segment columns, behind those of the tensors.
         watched: numeric inputs, logged or not, with what is unusual of them.
+        counts_rows: the first axis of all of these counts rows.
     """
 
-    __slots__ = ("group", "segments", "tensors", "watched")
+    __slots__ = ("counts_rows", "group", "segments", "tensors", "watched")
 
     def __init__(
         self,
@@ -84,6 +86,7 @@ class Layout:
         self.watched = watched
         self.tensors = tensors
         self.segments = segments
+        self.counts_rows = all(t.axis == 0 for t in (*tensors, *[tensor for tensor, _ in watched]))
 
     def fits(self, batch: CompletedBatch) -> bool:
         """Whether the tensors of a run have as many rows as its requests."""
@@ -102,8 +105,13 @@ class Layout:
         return specs + [ColumnSpec(name, Role.SEGMENT, ColumnKind.CATEGORY) for name in self.segments]
 
 
-class _Recent:
-    """What the last run was like: its tensors are names and shapes, in order."""
+class Recent:
+    """What the last run was like: its tensors are names and shapes, in order.
+
+    Attributes:
+        version: that ran.
+        layout: of its rows; None: nothing of them may leave.
+    """
 
     __slots__ = ("inputs", "layout", "outputs", "total", "version")
 
@@ -133,6 +141,35 @@ def _alike(arrays: Mapping[str, Array], shapes: list[tuple[str, tuple[int, ...]]
     return True
 
 
+def _all_alike(
+    held: list[Mapping[str, Array] | None],
+    shapes: list[tuple[str, tuple[int, ...]]],
+    totals: list[int] | None,
+) -> bool:
+    """Whether the arrays of all runs have these names and shapes, in any order.
+
+    Args:
+        held: each run's.
+        shapes: by name.
+        totals: the first dimension to be found in each run, where it is not that of `shapes`.
+    """
+    arrays = [each for each in held if each is not None]
+    count = len(held)
+    if len(arrays) != count or [len(each) for each in arrays].count(len(shapes)) != count:
+        return False
+    try:
+        for name, shape in shapes:
+            found = [each[name].shape for each in arrays]
+            if totals is None:
+                if found.count(shape) != count:
+                    return False
+            elif [s[1:] for s in found].count(shape[1:]) != count or [s[0] for s in found] != totals:
+                return False
+    except (KeyError, IndexError):
+        return False
+    return True
+
+
 class Layouts:
     """Finds and remembers layouts. One thread.
 
@@ -150,8 +187,31 @@ class Layouts:
         self._secret = secret
         self._layouts: dict[object, Layout | None] = {}
         self._fitting: dict[object, Layout | None] = {}
-        self._recent: _Recent | None = None
+        self._recent: Recent | None = None
         self._groups: dict[object, int] = {}
+
+    def alike(self, entries: list[Ran | Rejected]) -> Recent | None:
+        """Return what the last run was like if all entries are runs of its layout; None where it takes more.
+
+        Many small runs are looked at together, which costs a fraction of one look at each. They may differ in
+        their number of rows, where every tensor of the layout has just as many.
+        """
+        recent, count = self._recent, len(entries)
+        runs = [entry.batch for entry in entries if isinstance(entry, Ran)]
+        if recent is None or len(runs) != count:
+            return None
+        totals = [last.start_row + last.rows for last in [batch.members[-1] for batch in runs]]
+        if [batch.version for batch in runs].count(recent.version) != count:
+            return None
+        same = totals.count(recent.total) == count
+        if not same and recent.layout is not None and not recent.layout.counts_rows:
+            return None
+        known = None if same else totals
+        if _all_alike([batch.inputs for batch in runs], recent.inputs, known) and _all_alike(
+            [batch.outputs for batch in runs], recent.outputs, known
+        ):
+            return recent
+        return None
 
     def of_run(self, entry: Ran) -> Layout | None:
         """Return the layout of a run's rows; None: the policy does not fit the model, nothing may leave.
@@ -177,9 +237,12 @@ class Layouts:
         names = [*inputs, "", *outputs]
         whole = (batch.version, total, *names, *shapes)
         if whole not in self._fitting:
-            self._fit(whole, batch, (batch.version, *names, *[shape[1:] for shape in shapes]))
+            signature = self._signatures.get(batch.version)
+            rests = [_rest(shape, _axis(signature, Role.INPUT, name)[0]) for name, shape in ran]
+            rests += [_rest(shape, _axis(signature, Role.OUTPUT, name)[0]) for name, shape in given]
+            self._fit(whole, batch, (batch.version, *names, *rests))
         layout = self._fitting[whole]
-        self._recent = _Recent(batch.version, total, ran, given, layout)
+        self._recent = Recent(batch.version, total, ran, given, layout)
         return layout
 
     def _fit(self, whole: object, batch: CompletedBatch, key: object) -> None:
@@ -244,6 +307,11 @@ def _described(name: str, role: Role, array: Array, axis: int | None, *, varies:
     rows = 1 if axis is None else array.shape[axis]
     width = array.size // rows if rows else 0
     return LoggedTensor(name, role, array.dtype, width, varies)
+
+
+def _rest(shape: tuple[int, ...], axis: int | None) -> tuple[int, ...]:
+    """Return what rows of a tensor must have in common to stand below each other."""
+    return shape if axis is None else shape[:axis] + shape[axis + 1 :]
 
 
 def _axis(signature: ModelSignature | None, role: Role, name: str) -> tuple[int | None, bool]:

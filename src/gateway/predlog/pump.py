@@ -71,7 +71,7 @@ class LogOptions:
     """
 
     policies: Policies
-    linger_s: float = 0.5
+    linger_s: float = 1.0
     max_batch_bytes: int = 512 << 10
     ring_rows: int = 65_536
     ring_bytes: int = 128 << 20
@@ -146,6 +146,7 @@ class PredictionLog:
         self._hint = 1.0
         self._lanes: Sequence[LaneStatus] = ()
         self._accounted: dict[str, Accounting] = {}
+        self._framed: Accounting | None = None
         self._account_s = 0.0
         self._flush_s: float | None = None
         self._ends_s: float | None = None
@@ -216,11 +217,12 @@ class PredictionLog:
     def _turn(self) -> None:
         began_s = time.thread_time()
         try:
-            for entry in self._ring.drain():
+            for entries in self._ring.drain():
+                self._encoder.hurry(self._ends_s is not None or self._ring.is_filling)
                 if self._ends_s is not None and time.monotonic() > self._ends_s:
-                    self._encoder.abandon(entry, "shutdown")
+                    self._encoder.abandon(entries, "shutdown")
                 else:
-                    self._encoder.take(entry)
+                    self._encoder.take(entries)
             if (self._flush_s is not None and time.monotonic() >= self._flush_s) or self._ends_s is not None:
                 self._flush_s = None
                 self._encoder.flush()
@@ -234,8 +236,8 @@ class PredictionLog:
             at_ns = self._clocks.wall_ns()
             for name in self._target.names:
                 accounting = self.accounts.lane(name).snapshot(at_ns)
-                before = self._accounted.get(name)
-                if before is None or replace(before, at_ns=at_ns) != accounting:
+                told = self._accounted.get(name), self._framed
+                if not any(before and replace(before, at_ns=at_ns) == accounting for before in told):
                     self._accounted[name] = accounting
                     self._target.put_to(name, accounting_frame(self._producer, self._sequence, accounting))
             self._lanes = self._target.status()
@@ -251,5 +253,6 @@ class PredictionLog:
             raise ValueError(f"a frame of {len(frame.data)} bytes")
         self._sequence = sequence
         self._framed_bytes += len(frame.data)
+        self._framed = accounting
         self.accounts.framed(batch.rows)
         self._target.put(frame)

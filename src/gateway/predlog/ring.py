@@ -17,6 +17,13 @@ HURRY_ROWS: Final = 512
 """The reader is woken early for so many rows: what the request path has just made is still in the caches, and
 memory that is given back soon is used again."""
 
+SLICE_ROWS: Final = 256
+SLICE_BYTES: Final = 1 << 20
+"""Entries are read in slices of about so much."""
+
+EASY_PARTS: Final = 8
+"""One in so many parts of the ring may be full while its reader takes its time."""
+
 ENTRY_BYTES: Final = 1024
 """What an entry is charged beyond its buffers, for its objects."""
 
@@ -109,6 +116,11 @@ class Ring:
         """Bytes in the ring, about."""
         return max(0, self._bytes_in - self._bytes_out)
 
+    @property
+    def is_filling(self) -> bool:
+        """Whether the reader should not take its time."""
+        return self.rows * EASY_PARTS > self._max_rows or self.nbytes * EASY_PARTS > self._max_bytes
+
     def offer(self, entry: Ran | Rejected) -> bool:
         """Append, or return False where it is full; event loop only, never waits."""
         rows = self._rows_in - self._rows_out + entry.rows
@@ -145,10 +157,20 @@ class Ring:
         self._hurry.clear()
         self._hurried = False
 
-    def drain(self) -> Iterator[Ran | Rejected]:
-        """Take out, one after the other, what is in it now."""
-        for _ in range(len(self._entries)):
-            entry = self._entries.popleft()
-            self._rows_out += entry.rows
-            self._bytes_out += entry.nbytes
-            yield entry
+    def drain(self) -> Iterator[list[Ran | Rejected]]:
+        """Take out what is in it now, in slices; one counts until the next is asked for."""
+        left = len(self._entries)
+        while left:
+            taken: list[Ran | Rejected] = []
+            rows = nbytes = 0
+            while left and rows < SLICE_ROWS and nbytes < SLICE_BYTES:
+                entry = self._entries.popleft()
+                taken.append(entry)
+                rows += entry.rows
+                nbytes += entry.nbytes
+                left -= 1
+            try:
+                yield taken
+            finally:
+                self._rows_out += rows
+                self._bytes_out += nbytes
