@@ -65,10 +65,13 @@ def test_the_steps_with_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             assert step[1].strip() in printed
 
         does(train[0])
-        assert "gateway serve --config configs/registry.yaml" in serve[0]
+        start, wait = serve[0].strip().splitlines()
+        assert "gateway serve --config configs/registry.yaml" in start
+        assert wait.startswith("until curl")
         config = tmp_path / "registry.yaml"
         config.write_text(here((ROOT / "configs" / "registry.yaml").read_text()))
         with serving(tmp_path / "log", "--config", config) as gateway:
+            run(wait.replace("localhost:8000", gateway.http), tmp_path)
             does(ask, gateway.http)
             does(retrain, gateway.http)
             does(forget, gateway.http)
