@@ -67,8 +67,9 @@ def test_upload_move_delete(s3: Seaweed, tmp_path: Path, on_missing: str) -> Non
         "allow_http": True,
         "credentials": {"access_key_id": {"env": "IRIS_KEY"}, "secret_access_key": {"file": "secret"}},
     }
+    looks = {"poll_interval_s": 0.2, "start_timeout_s": 60.0}
     config = {
-        "registries": {"bucket": {"object_store": store, "poll_interval_s": 0.2, "on_missing": on_missing}},
+        "registries": {"bucket": {"object_store": store, "on_missing": on_missing, **looks}},
         "cache": {"directory": "cache"},
         "models": [{"name": "iris", "source": f"s3://{BUCKET}/{prefix}/iris@champion"}],
     }

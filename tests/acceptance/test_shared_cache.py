@@ -69,7 +69,8 @@ class Stage:
             "anonymous": True,
             "allow_http": True,
         }
-        registry = {"object_store": store, "poll_interval_s": 0.2, "keep_previous": 0}
+        looks = {"poll_interval_s": 0.2, "start_timeout_s": 60.0}
+        registry = {"object_store": store, "keep_previous": 0, **looks}
         config = {
             "server": {"ports": {"http": 0, "grpc": 0, "metrics": 0, "admin": 0}},
             "registries": {"bucket": registry},

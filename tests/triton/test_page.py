@@ -184,7 +184,8 @@ def test_versions_from_a_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         champion(1.0)
         text = block(PAGE, "Versions from a registry")
         assert "/mnt/models" in text
-        often = f"registries:\n  mlflow: {{mlflow: {{tracking_uri: '{mlflow.uri}'}}, poll_interval_s: 0.2}}\n"
+        looks = "poll_interval_s: 0.2, start_timeout_s: 60"
+        often = f"registries:\n  mlflow: {{mlflow: {{tracking_uri: '{mlflow.uri}'}}, {looks}}}\n"
         config = tmp_path / "gateway.yaml"
         config.write_text(here(text, one, two).replace("/mnt/models", str(shared)) + often)
         with serving(tmp_path / "log", "--config", config) as running:
