@@ -37,8 +37,22 @@ MUTANTS: Final = (
     Mutant(
         "I15 rows of batches are not offered",
         "predlog/tap.py",
-        "        self._accounts.offered(rows)\n",
-        "",
+        "        self._accounts.offered(rows)\n        entry",
+        "        entry",
+        LOG,
+    ),
+    Mutant(
+        "I15 copied rows are not offered",
+        "predlog/tap.py",
+        "                self._accounts.offered(rows)\n                return\n",
+        "                return\n",
+        LOG,
+    ),
+    Mutant(
+        "I15 abandoned copies are not produced",
+        "predlog/encoder.py",
+        "                arms, counts = entry.arms, entry.offered().rows\n",
+        "                arms, counts = [], []\n",
         LOG,
     ),
     Mutant(

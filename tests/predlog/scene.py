@@ -77,6 +77,7 @@ class Scene:
         signature: ModelSignature | None = None,
         **options: Any,
     ) -> None:
+        self._started = False
         self.kept = KeptFrames()
         self.accounts = Accounts()
         policies = Policies(policy or ModelPolicy())
@@ -89,9 +90,27 @@ class Scene:
         )
         self.tap = self.log.tap
 
+    def copy_runs(self) -> None:
+        """Begin to encode, with one run of one row, and go on when runs like it are copied."""
+        self.start()
+        self.tap.on_batch(batch([request("first")]))
+        while VERSION not in self.tap.plans:
+            time.sleep(0.001)
+
+    def wait_for_rows(self, count: int) -> None:
+        """Go on when so many rows are framed."""
+        while self.accounts.totals().framed < count:
+            time.sleep(0.001)
+
+    def start(self) -> None:
+        """Begin to encode; `end` does so otherwise."""
+        self.log.start()
+        self._started = True
+
     def end(self) -> list[RowBatch]:
         """Encode everything; return the batches."""
-        self.log.start()
+        if not self._started:
+            self.start()
         self.tap.close()
         self.log.close(60.0)
         return self.kept.batches()

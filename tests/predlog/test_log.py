@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from gateway.core.errors import BackendError, Cancelled, Overloaded
 from gateway.core.types import Datatype, InferRequest, ModelSignature, TensorSpec, VersionId
 from gateway.predlog.accounts import Accounts
-from gateway.predlog.encoder import Encoder, EncoderOptions
-from gateway.predlog.policy import ModelPolicy, Policies, Rule, TensorRule
-from gateway.predlog.ring import Ran, Rejected
+from gateway.predlog.copies import MAX_ROW_BYTES, CopyPlan
+from gateway.predlog.encoder import MAX_PLANS, Encoder, EncoderOptions
+from gateway.predlog.join_keys import Source
+from gateway.predlog.policy import ModelPolicy, OutlierRule, Policies, Rule, SegmentRule, TensorRule
+from gateway.predlog.ring import Ran, Rejected, Ring
 from gateway.predlog.rows import Reason, Role, RowBatch
 from gateway.predlog.sampling import SamplingOptions
 from tests.predlog.scene import VERSION, Scene, batch, column, request
@@ -31,15 +33,23 @@ EVENTS = st.lists(
 )
 
 
-@given(events=EVENTS, ratio=st.sampled_from([0.0, 0.3, 1.0]), ring=st.sampled_from([10, 10_000]))
+@given(
+    events=EVENTS,
+    ratio=st.sampled_from([0.0, 0.3, 1.0]),
+    ring=st.sampled_from([10, 10_000]),
+    copied=st.booleans(),
+)
 @settings(max_examples=examples(60))
 def test_every_row_is_accounted_for(
-    events: list[tuple[list[int], str, str]], ratio: float, ring: int
+    events: list[tuple[list[int], str, str]], ratio: float, ring: int, copied: bool
 ) -> None:
     """Offered rows are framed or dropped by a reason, and produced by stream, whatever happens to them."""
     policy = ModelPolicy(sampling=SamplingOptions(ratio=ratio))
     scene = Scene(policy, ring_rows=ring, max_batch_bytes=2000)
     offered: dict[str, int] = {}
+    if copied:  # those that can be, while they are read
+        scene.copy_runs()
+        offered[""] = 1
     for number, (rows, arm, outcome) in enumerate(events):
         requests = [request(f"{number}/{place}", arm) for place in range(len(rows))]
         total = len(rows) if outcome == "rejected" else sum(rows)
@@ -173,13 +183,15 @@ def test_what_is_not_encoded_in_the_grace_is_counted() -> None:
     scene.tap.close()
     scene.log.close(-1.0)
     assert scene.accounts.totals().waiting == 2  # never started
-    scene = Scene(linger_s=60.0)
-    scene.log.start()
-    scene.tap.on_batch(batch([request("a"), request("b")]))
-    scene.tap.close()
-    scene.log.close(-1.0)
-    assert scene.accounts.totals().dropped == {"shutdown": 2}
-    assert sum(scene.accounts.by_stream().values()) == 2
+    for plans in ({}, {VERSION: _plan()}):
+        scene = Scene(linger_s=60.0)
+        scene.tap.plans = plans
+        scene.log.start()
+        scene.tap.on_batch(batch([request("a", "stable"), request("b")], rows=[1, 2]))
+        scene.tap.close()
+        scene.log.close(-1.0)
+        assert scene.accounts.totals().dropped == {"shutdown": 3}
+        assert {key[2]: rows for key, rows in scene.accounts.by_stream().items()} == {"stable": 1, "": 2}
 
 
 def test_a_client_that_went_is_no_failure() -> None:
@@ -298,7 +310,9 @@ def test_entries_make_the_same_rows_however_many_are_taken_together(
     entries = [_entry(number, *event, counted=counted) for number, event in enumerate(events)]
     bounds = sorted({0, *(cut for cut in cuts if cut < len(entries)), len(entries)})
     slices = [entries[start:end] for start, end in pairwise(bounds)]
-    assert _rows_of(slices, counted=counted) == _rows_of([[entry] for entry in entries], counted=counted)
+    alone = _rows_of([[entry] for entry in entries], counted=counted)
+    assert _rows_of(slices, counted=counted) == alone
+    assert _rows_of(slices, counted=counted, copied=True) == alone
 
 
 def _entry(number: int, kind: str, rows: list[int], *, counted: bool) -> Ran | Rejected:
@@ -318,7 +332,17 @@ def _entry(number: int, kind: str, rows: list[int], *, counted: bool) -> Ran | R
     return Ran(made, 10**9 + number, 2.0, total, 1000)
 
 
-def _rows_of(slices: list[list[Ran | Rejected]], *, counted: bool) -> tuple[object, ...]:
+def _copy(ring: Ring, encoder: Encoder, entry: Ran | Rejected) -> bool:
+    """Copy a run as the request path does, if that can be done."""
+    plan = encoder.plans.get(entry.batch.version) if isinstance(entry, Ran) else None
+    if plan is None or not isinstance(entry, Ran):
+        return False
+    return ring.copy(plan, entry.batch, entry.done_ns, entry.done_s) == entry.rows
+
+
+def _rows_of(
+    slices: list[list[Ran | Rejected]], *, counted: bool, copied: bool = False
+) -> tuple[object, ...]:
     """Return what is in the rows that these entries come to, and what became of the others."""
     spec = TensorSpec("y", Datatype.FP64, (-1, 1) if counted else (-1,), 0 if counted else None)
     signature = ModelSignature((TensorSpec("x", Datatype.FP32, (-1, -1), 0),), (spec,))
@@ -326,9 +350,15 @@ def _rows_of(slices: list[list[Ran | Rejected]], *, counted: bool) -> tuple[obje
     accounts, found = Accounts(), list[RowBatch]()
     policies = Policies(ModelPolicy())
     encoder = Encoder(policies, signatures, accounts, found.append, EncoderOptions(1 << 20))
+    ring = Ring(10_000, 100 << 20)
     for entries in slices:
-        encoder.take(entries)
+        held = [entry for entry in entries if not (copied and _copy(ring, encoder, entry))]
+        for entry in held:
+            assert ring.offer(entry)
+        for taken in ring.drain(everything=True):
+            encoder.take(taken)
     encoder.flush()
+    assert ring.rows == ring.nbytes == 0
     rows = {
         (key, index, each.version): (
             each.statuses[each.status_codes[at]],
@@ -368,3 +398,103 @@ def test_accounting_that_a_frame_has_told_is_not_told_again() -> None:
     scene.tap.on_batch(batch([request("a")]))
     scene.end()
     assert [frame.rows for frame in scene.kept.frames] == [1]
+
+
+@pytest.mark.parametrize(
+    ("policy", "copied"),
+    [
+        (ModelPolicy(), True),
+        (ModelPolicy(inputs={"x": TensorRule(Rule.DROP)}), True),
+        (ModelPolicy(outliers=(OutlierRule("x", high=0.5),)), True),
+        (ModelPolicy(sampling=SamplingOptions(key=Source("header", "x-key"))), True),
+        (ModelPolicy(sampling=SamplingOptions(subject=Source("header", "x-user"), secret=b"s")), False),
+        (ModelPolicy(sampling=SamplingOptions(pinned=Source("header", "x-pin"))), False),
+        (ModelPolicy(segments=(SegmentRule("region", Source("header", "x-region")),)), False),
+    ],
+)
+def test_copied_rows_are_those_of_runs_that_were_kept(policy: ModelPolicy, copied: bool) -> None:
+    """Runs are copied where nothing else of their requests is wanted, and come to the same rows."""
+    headers = {"x-key": "k", "x-user": "anna", "x-pin": "1", "x-region": "eu"}
+    runs = [batch([request(f"r{n}", "stable", headers=headers)], rows=[2]) for n in range(3)]
+    specs = (TensorSpec("x", Datatype.FP32, (-1, 2), 0),), (TensorSpec("y", Datatype.FP64, (-1, 1), 0),)
+    kept, copying = (Scene(policy, ModelSignature(*specs)) for _ in range(2))
+    copying.start()
+    copying.tap.on_batch(runs[0])
+    copying.wait_for_rows(2)
+    assert (VERSION in copying.tap.plans) is copied
+    for run in runs:
+        kept.tap.on_batch(run)
+    for run in runs[1:]:
+        copying.tap.on_batch(run)
+    assert _told(copying.end()) == _told(kept.end())
+    assert copying.accounts.totals().framed == 6
+
+
+def _told(batches: list[RowBatch]) -> list[tuple[object, ...]]:
+    """What rows say of their requests, but for the times, in any order of the frames."""
+    return sorted(
+        (
+            str(each.keys[at]),
+            int(each.row_indexes[at]),
+            each.arms[each.arm_codes[at]],
+            int(each.key_hashes[at]),
+            int(each.reasons[at]),
+            int(each.subject_hashes[at]),
+            *((c.name, c.role.value, c.values[at].tolist(), c.dictionary) for c in each.columns),
+        )
+        for each in batches
+        for at in range(each.rows)
+    )
+
+
+def test_copies_count_against_the_bounds_of_the_ring() -> None:
+    """What is copied is charged until it was encoded, and not taken where there is no room."""
+    scene = Scene(linger_s=60.0, ring_rows=5)
+    encoder_plan = _plan()
+    scene.tap.plans = {VERSION: encoder_plan}
+    scene.tap.on_batch(batch([request("a"), request("b")], rows=[2, 2]))
+    assert scene.log.status().ring_rows == 4
+    assert scene.log.status().ring_bytes > 4 * encoder_plan.row_bytes
+    scene.tap.on_batch(batch([request("c")], rows=[2]))
+    assert scene.accounts.totals().dropped == {"ring_full": 2}
+    scene.end()
+    assert (scene.log.status().ring_rows, scene.log.status().ring_bytes) == (0, 0)
+    assert scene.accounts.totals().framed == 4
+
+
+def test_runs_too_wide_to_be_copied_are_kept() -> None:
+    """The event loop's time is not spent on large rows, nor on objects."""
+    wide = np.zeros((1, MAX_ROW_BYTES // 4 + 1), np.float32)
+    words = np.array([[b"word"]], object)
+    for x in (wide, words):
+        encoder = _encoder()
+        run = batch([request("a")], inputs={"x": x})
+        encoder.take([Ran(run, 1, 2.0, 1, 100)])
+        assert not encoder.plans or not encoder.plans[VERSION].inputs.logged
+
+
+def test_a_version_that_keeps_changing_keeps_the_last_of_a_few_plans() -> None:
+    """Plans are not made anew for ever where no run is like the one before."""
+    encoder = Encoder(
+        Policies(ModelPolicy()), {}, Accounts(), list[RowBatch]().append, EncoderOptions(1 << 20)
+    )
+    plans = set()
+    for width in range(1, 3 * MAX_PLANS):
+        run = batch([request("a")], inputs={"x": np.zeros((1, width), np.float32)})
+        encoder.take([Ran(run, 1, 2.0, 1, 100)])
+        plans.add(encoder.plans[VERSION])
+    assert len(plans) == MAX_PLANS
+
+
+def _encoder() -> Encoder:
+    """An encoder whose batches nobody looks at."""
+    return Encoder(Policies(ModelPolicy()), {}, Accounts(), list[RowBatch]().append, EncoderOptions(1 << 20))
+
+
+def _plan() -> CopyPlan:
+    """The plan of runs as `batch` makes them."""
+    encoder = Encoder(
+        Policies(ModelPolicy()), {}, Accounts(), list[RowBatch]().append, EncoderOptions(1 << 20)
+    )
+    encoder.take([Ran(batch([request("a")]), 1, 2.0, 1, 100)])
+    return encoder.plans[VERSION]

@@ -15,23 +15,26 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from gateway.predlog.copies import Copied, plan_of
 from gateway.predlog.encoder_chunk import Chunk
 from gateway.predlog.gathering import Gathered, Kept, split
-from gateway.predlog.join_keys import arm_of
-from gateway.predlog.layouts import Layouts, TooFewRows
+from gateway.predlog.join_keys import arms_of
+from gateway.predlog.layouts import MAX_LAYOUTS, Layouts, TooFewRows
 from gateway.predlog.redaction import MAX_CATEGORY_BYTES, OTHER, unusual
 from gateway.predlog.ring import Ran
 from gateway.predlog.sampling import Sampler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from gateway.core.events import CompletedBatch
     from gateway.core.types import Array, InferRequest, ModelSignature, VersionId
     from gateway.predlog.accounts import Accounts
+    from gateway.predlog.copies import CopyPlan
     from gateway.predlog.layouts import Layout
     from gateway.predlog.policy import ModelPolicy, Policies, SegmentRule
     from gateway.predlog.redaction import Vocabulary
-    from gateway.predlog.ring import Rejected
+    from gateway.predlog.ring import Entry, Rejected
     from gateway.predlog.rows import RowBatch
     from gateway.predlog.sampling import Offered, Picked
 
@@ -46,6 +49,9 @@ REST: Final = 3
 LONGEST_PAUSE_S: Final = 5e-3
 
 HURRIED_PAUSE_S: Final = 20e-6
+
+MAX_PLANS: Final = 8
+"""A version whose runs differ gets a plan to copy them so often, and then keeps the last."""
 
 
 class Pace:
@@ -93,6 +99,9 @@ class Encoder:
         accounts: the producer's books.
         emit: takes finished batches, in the order of their making.
         options: bounds and secrets.
+
+    Attributes:
+        plans: of versions whose runs are to be copied from now on.
     """
 
     def __init__(
@@ -105,6 +114,8 @@ class Encoder:
     ) -> None:
         self._policies = policies
         self._layouts = Layouts(policies, signatures, options.secret)
+        self.plans: dict[VersionId, CopyPlan] = {}
+        self._planned: dict[VersionId, int] = {}
         self._accounts = accounts
         self._emit = emit
         self._most_bytes = options.max_batch_bytes
@@ -129,9 +140,19 @@ class Encoder:
         for model in self._models.values():
             model.sampler.hint(ratio)
 
-    def take(self, entries: list[Ran | Rejected]) -> None:
+    def take(self, taken: Sequence[Entry]) -> None:
         """Put entries with others like them, and sample, redact and gather these; never raises."""
         self._pace.breathe()
+        entries: list[Ran | Rejected] = []
+        for entry in taken:
+            if isinstance(entry, Copied):
+                self._encode(entry)
+            else:
+                entries.append(entry)
+        if entries:
+            self._take_held(entries)
+
+    def _take_held(self, entries: list[Ran | Rejected]) -> None:
         recent = self._layouts.alike(entries)
         if recent is not None:
             self._add(entries, recent.version, recent.layout)
@@ -153,7 +174,28 @@ class Encoder:
             _log.exception("a batch of the log could not be made sense of")
             self.abandon([entry], "encode_error")
         else:
+            if layout is not None and isinstance(entry, Ran):
+                self._plan(entry.batch, layout)
             self._add([entry], version, layout)
+
+    def _plan(self, batch: CompletedBatch, layout: Layout) -> None:
+        """Have runs like this one copied, if all that is wanted of their requests is copied as well."""
+        version = batch.version
+        count, policy = self._planned.get(version, 0), self._policies.of(version.model)
+        sampling = policy.sampling
+        if count >= MAX_PLANS or policy.segments or sampling.pinned or sampling.subject:
+            return
+        if batch.error is not None or any(member.error for member in batch.members):
+            return
+        plan = plan_of(batch, layout, sampling.key)
+        known = self.plans.get(version)
+        if plan is None or (known is not None and known.is_like(plan)):
+            return
+        if len(self._planned) >= MAX_LAYOUTS:
+            self._planned.clear()
+            self.plans.clear()
+        self._planned[version] = count + 1
+        self.plans[version] = plan
 
     def _add(self, entries: list[Ran | Rejected], version: VersionId, layout: Layout | None) -> None:
         """Put entries of one kind into the chunk of theirs, and encode it when it is worth it."""
@@ -173,15 +215,19 @@ class Encoder:
         for group in list(self._gathered):
             self._give(group)
 
-    def abandon(self, entries: list[Ran | Rejected], reason: str) -> None:
+    def abandon(self, entries: Sequence[Entry], reason: str) -> None:
         """Count the rows of entries as dropped, without a look at them."""
         for entry in entries:
             version = entry.batch.version if isinstance(entry, Ran) else entry.version
-            chunk = Chunk(version, None)
-            chunk.add([entry])
-            offered = chunk.offered()
-            for request, rows in zip(offered.requests, offered.rows, strict=True):
-                self._accounts.produced(version.model, version.number, arm_of(request), rows)
+            if isinstance(entry, Copied):
+                arms, counts = entry.arms, entry.offered().rows
+            else:
+                chunk = Chunk(version, None)
+                chunk.add([entry])
+                offered = chunk.offered()
+                arms, counts = arms_of(offered.requests), offered.rows
+            for arm, rows in zip(arms, counts, strict=True):
+                self._accounts.produced(version.model, version.number, arm, rows)
             self._accounts.dropped(reason, entry.rows)
 
     def _model(self, name: str) -> _Model:
@@ -191,7 +237,7 @@ class Encoder:
             model.sampler.hint(self._hint)
         return model
 
-    def _encode(self, chunk: Chunk) -> None:
+    def _encode(self, chunk: Chunk | Copied) -> None:
         version = chunk.version
         try:
             model = self._model(version.model)
@@ -200,7 +246,7 @@ class Encoder:
             picked = model.sampler.pick(offered, chunk.now_s, model.unusual(chunk, offered))
         except Exception:  # noqa: BLE001 - likewise
             _log.exception("rows of %s could not be sampled", version)
-            self.abandon(chunk.entries, "encode_error")
+            self.abandon([chunk] if isinstance(chunk, Copied) else chunk.entries, "encode_error")
             return
         for arm, count in picked.produced.items():
             self._accounts.produced(version.model, version.number, arm, count)
@@ -215,13 +261,13 @@ class Encoder:
                 _log.exception("rows of %s could not be encoded", version)
                 self._accounts.dropped("encode_error", left)
 
-    def _gather(self, chunk: Chunk, layout: Layout, picked: Picked, offered: Offered) -> None:
+    def _gather(self, chunk: Chunk | Copied, layout: Layout, picked: Picked, offered: Offered) -> None:
         model = self._models[chunk.version.model]
         gathered = self._gathered.get(layout.group)
         if gathered is None:
             gathered = self._gathered[layout.group] = Gathered(chunk.version, model.policy_id, layout)
         self._pace.breathe()
-        kept = Kept(offered, picked, chunk.times(offered.requests))
+        kept = Kept(offered, picked, chunk.times(offered))
         rows = kept.rows_among(offered.rows)
         columns: list[Array] = []
         for tensor, vocabulary in zip(layout.tensors, gathered.vocabularies, strict=False):
@@ -260,7 +306,7 @@ class _Model:
             (segment, {value.encode() for value in segment.values}) for segment in policy.segments
         ]
 
-    def unusual(self, chunk: Chunk, offered: Offered) -> list[bool] | None:
+    def unusual(self, chunk: Chunk | Copied, offered: Offered) -> list[bool] | None:
         """Return for each request whether it holds a value that was declared unusual; None: none does."""
         if chunk.layout is None or not chunk.layout.watched:
             return None

@@ -9,43 +9,17 @@ import numpy as np
 from gateway.predlog.ring import Ran, Rejected
 from gateway.predlog.rows import Role
 from gateway.predlog.sampling import Offered
+from gateway.predlog.times import Times, microseconds
 
 if TYPE_CHECKING:
     from gateway.core.errors import GatewayError
     from gateway.core.events import CompletedBatch
-    from gateway.core.types import Array, InferRequest, VersionId
+    from gateway.core.types import Array, VersionId
     from gateway.predlog.layouts import Layout, PlannedTensor
 
 CHUNK_REQUESTS: Final = 256
 CHUNK_BYTES: Final = 1 << 20
 """A chunk is closed at so many requests or bytes: larger ones save nothing and hold the lock longer."""
-
-_MICROSECONDS: Final = (1 << 32) - 1
-
-
-class Times:
-    """When requests came and went; arrays of one element per request.
-
-    Attributes:
-        arrived_ns: wall clock.
-        done_ns: wall clock.
-        queue_us: microseconds in queue.
-        infer_us: microseconds of the run.
-    """
-
-    __slots__ = ("arrived_ns", "done_ns", "infer_us", "queue_us")
-
-    def __init__(self, arrived_ns: Array, done_ns: Array, queue_us: Array, infer_us: Array) -> None:
-        self.arrived_ns = arrived_ns
-        self.done_ns = done_ns
-        self.queue_us = queue_us
-        self.infer_us = infer_us
-
-    def of(self, places: list[int]) -> Times:
-        """Return those of some requests."""
-        return Times(
-            self.arrived_ns[places], self.done_ns[places], self.queue_us[places], self.infer_us[places]
-        )
 
 
 class Chunk:
@@ -106,9 +80,9 @@ class Chunk:
             first_rows if any(first_rows) else None,
         )
 
-    def times(self, requests: list[InferRequest]) -> Times:
+    def times(self, offered: Offered) -> Times:
         """Return when the requests of `offered` came and went."""
-        entries, runs = self.entries, self.runs
+        requests, entries, runs = offered.requests, self.entries, self.runs
         done_ns = np.array([entry.done_ns for entry in entries], np.int64)
         done_s = np.array([entry.done_s for entry in entries])
         infer_ns = np.array([batch.compute_infer_ns for batch in runs], np.int64)
@@ -122,7 +96,7 @@ class Chunk:
             nothing = np.zeros(len(requests), np.uint32)
             return Times(done_ns - age_ns, done_ns, nothing, nothing)
         queue_ns = np.array([m.queue_ns for batch in runs for m in batch.members], np.int64)
-        return Times(done_ns - age_ns, done_ns, _microseconds(queue_ns), _microseconds(infer_ns))
+        return Times(done_ns - age_ns, done_ns, microseconds(queue_ns), microseconds(infer_ns))
 
     def values(self, tensor: PlannedTensor) -> Array:
         """Return a tensor's rows of all entries, `[rows, width]`: a view where there is one entry."""
@@ -134,10 +108,6 @@ class Chunk:
             whole = zip(runs, rows, arrays, strict=True)
             arrays = [_flat(_values(batch, count, tensor, array)) for batch, count, array in whole]
         return _flat(arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
-
-
-def _microseconds(nanoseconds: Array) -> Array:
-    return np.asarray(np.clip(nanoseconds // 1000, 0, _MICROSECONDS), np.uint32)
 
 
 def _flat(array: Array) -> Array:

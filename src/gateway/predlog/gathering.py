@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from gateway.core.types import Array, VersionId
-    from gateway.predlog.encoder_chunk import Times
     from gateway.predlog.layouts import Layout
     from gateway.predlog.sampling import Offered, Picked
+    from gateway.predlog.times import Times
 
 ROW_BYTES: Final = 64
 """Of a row without its key and columns, about."""
@@ -48,7 +48,7 @@ class Kept:
         self.times = times
         errors = offered.errors
         if places is not None:
-            self.requests = [offered.requests[place] for place in places]
+            self.requests = [offered.requests[place] for place in places] if offered.requests else []
             self.rows = [offered.rows[place] for place in places]
             self.times = times.of(places)
             if self.first_rows is not None:

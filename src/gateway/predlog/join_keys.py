@@ -39,24 +39,25 @@ class Source(NamedTuple):
     kind: str
     name: str = ""
 
-    def value(self, request: InferRequest) -> bytes:
-        """Return the text as UTF-8; empty where the request has none."""
+    def text(self, request: InferRequest) -> str:
+        """Return the text; empty where the request has none."""
         if self.kind == "request_id":
-            return request.request_id.encode("utf-8", "surrogatepass")
+            return request.request_id
         if self.kind == "header":
-            return request.headers.get(self.name, "").encode("utf-8", "surrogatepass")
+            return request.headers.get(self.name, "")
         value = request.parameters.get(self.name, "")
         if isinstance(value, bool):
-            return b"true" if value else b"false"
-        return str(value).encode("utf-8", "surrogatepass")
+            return "true" if value else "false"
+        return str(value)
+
+    def value(self, request: InferRequest) -> bytes:
+        """Return the text as UTF-8; empty where the request has none."""
+        return self.text(request).encode("utf-8", "surrogatepass")
 
     def values(self, requests: Sequence[InferRequest]) -> list[bytes]:
         """Return `value` of many requests."""
         if self.kind == "request_id":
             return [request.request_id.encode("utf-8", "surrogatepass") for request in requests]
-        if self.kind == "header":
-            name = self.name
-            return [request.headers.get(name, "").encode("utf-8", "surrogatepass") for request in requests]
         return [self.value(request) for request in requests]
 
 

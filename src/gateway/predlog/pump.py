@@ -140,6 +140,7 @@ class PredictionLog:
             self._frame,
             EncoderOptions(min(options.max_batch_bytes, MAX_FRAME_BYTES // 2), options.secret),
         )
+        self.tap.plans = self._encoder.plans
         self._sequence = 0
         self._framed_bytes = 0
         self._encode_s = 0.0
@@ -216,14 +217,17 @@ class PredictionLog:
 
     def _turn(self) -> None:
         began_s = time.thread_time()
+        flushed = self._ends_s is not None or (
+            self._flush_s is not None and time.monotonic() >= self._flush_s
+        )
         try:
-            for entries in self._ring.drain():
+            for entries in self._ring.drain(everything=flushed):
                 self._encoder.hurry(self._ends_s is not None or self._ring.is_filling)
                 if self._ends_s is not None and time.monotonic() > self._ends_s:
                     self._encoder.abandon(entries, "shutdown")
                 else:
                     self._encoder.take(entries)
-            if (self._flush_s is not None and time.monotonic() >= self._flush_s) or self._ends_s is not None:
+            if flushed:
                 self._flush_s = None
                 self._encoder.flush()
         except Exception:  # noqa: BLE001 - logged: the log must not end while the gateway serves

@@ -128,13 +128,15 @@ class Offered:
     """The requests of one entry; one element of each list per request.
 
     Attributes:
-        requests: as they were sent.
+        requests: as they were sent; none where keys and arms are known, and nothing else is asked for.
         rows: of each.
         errors: why each failed, or None; None in place of the list where none did.
         first_rows: of each within its request; None in place of the list where all are 0.
+        keys: join keys, where they are known.
+        arms: likewise.
     """
 
-    __slots__ = ("errors", "first_rows", "requests", "rows")
+    __slots__ = ("arms", "errors", "first_rows", "keys", "requests", "rows")
 
     def __init__(
         self,
@@ -143,6 +145,8 @@ class Offered:
         errors: Sequence[GatewayError | None] | None = None,
         first_rows: list[int] | None = None,
     ) -> None:
+        self.keys: list[bytes] | None = None
+        self.arms: list[str] | None = None
         self.requests = requests
         self.rows = rows
         self.errors = errors
@@ -225,9 +229,11 @@ class Sampler:
         sampled, forced = self._sampled, self._forced
         sampled.turn(now_s)
         forced.turn(now_s)
-        keys = self._options.key.values(requests)
+        keys = offered.keys
+        if keys is None:
+            keys = self._options.key.values(requests)
         hashes = np.array(key_hashes(keys, self._random), np.uint64)
-        picked = Picked(keys, hashes, arms_of(requests))
+        picked = Picked(keys, hashes, arms_of(requests) if offered.arms is None else offered.arms)
         _count(picked.produced, picked.arms, rows)
         reasons = self._reasons(offered, picked, outliers)
         if reasons is None:
@@ -252,15 +258,15 @@ class Sampler:
 
     def _reasons(self, offered: Offered, picked: Picked, outliers: Sequence[bool] | None) -> list[int] | None:
         """Return why each request would be kept; None: none has any other reason than being sampled."""
-        options, errors, requests = self._options, offered.errors, offered.requests
+        options, errors = self._options, offered.errors
         canary = options.keep_canary and CANARY in picked.produced
         if not canary and errors is None and outliers is None and options.pinned is None:
             return None
-        reasons: list[int] = [Reason.SAMPLED] * len(requests)
+        reasons: list[int] = [Reason.SAMPLED] * len(offered.rows)
         if outliers is not None:
             _mark(reasons, outliers, Reason.OUTLIER)
         if (pinned := options.pinned) is not None:
-            _mark(reasons, map(pinned.value, requests), Reason.PINNED)
+            _mark(reasons, map(pinned.value, offered.requests), Reason.PINNED)
         if canary:
             _mark(reasons, [arm == CANARY for arm in picked.arms], Reason.CANARY)
         if errors is not None and options.keep_errors:

@@ -1,4 +1,4 @@
-"""Where the request path meets the prediction log: one reference per batch into the ring, nothing else."""
+"""Where the request path meets the prediction log: a run is copied or referred to, nothing else."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gateway.core.events import CompletedBatch
     from gateway.core.types import Array, InferRequest, ModelSignature, VersionId
     from gateway.predlog.accounts import Accounts
+    from gateway.predlog.copies import CopyPlan
     from gateway.predlog.policy import Policies
     from gateway.predlog.ring import Ring
 
@@ -52,6 +53,10 @@ class PredictionTap:
         policies: which models are logged.
         signature_of: what a version takes and gives; None where nobody knows any more.
         clocks: what time it is.
+
+    Attributes:
+        signatures: of the versions that ran.
+        plans: of those whose runs are copied; whoever reads the ring knows them.
     """
 
     def __init__(
@@ -70,14 +75,21 @@ class PredictionTap:
         self._closed = False
         self._logged: dict[VersionId, bool] = {}
         self.signatures: dict[VersionId, ModelSignature | None] = {}
+        self.plans: Mapping[VersionId, CopyPlan] = {}
 
     def close(self) -> None:
         """Take no more; what is offered from now on is counted as dropped, `shutdown`."""
         self._closed = True
 
     def on_batch(self, batch: CompletedBatch) -> None:
-        """Take note of a batch; it keeps the batch's buffers alive until they are encoded."""
+        """Take note of a batch: its rows are copied, or it is kept with its buffers until encoded."""
         version, members = batch.version, batch.members
+        plan = self.plans.get(version)
+        if plan is not None and members and not self._closed:
+            rows = self._ring.copy(plan, batch, self._wall_ns(), self._now_s())
+            if rows:
+                self._accounts.offered(rows)
+                return
         logged = self._logged.get(version)
         if logged is None:
             logged = self._meet(version)
