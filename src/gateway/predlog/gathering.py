@@ -90,6 +90,7 @@ class Gathered:
     def __init__(self, version: VersionId, policy: str, layout: Layout) -> None:
         self.rows = 0
         self.nbytes = 0
+        self._requests = 0
         self._version = version
         self._policy = policy
         self._layout = layout
@@ -97,17 +98,17 @@ class Gathered:
         fixed = [tensor.plan.fixed for tensor in layout.tensors]
         self.vocabularies = [Vocabulary(values) for values in (*fixed, *((),) * len(layout.segments))]
         self._columns: list[list[Array]] = [[] for _ in self._specs]
-        self._counts: list[int] = []
-        self._first_rows: list[int] = []
+        self._counts: list[Array] = []
+        self._first_rows: list[Array] = []
         self._keys: list[bytes] = []
         self._hashes: list[Array] = []
         self._reasons: list[Array] = []
         self._weights: list[Array] = []
         self._subjects: list[Array] = []
         self._arms: dict[str, int] = {}
-        self._arm_codes: list[int] = []
+        self._arm_codes: list[Array] = []
         self._statuses: dict[str, int] = {}
-        self._status_codes: list[int] = []
+        self._status_codes: list[Array] = []
         self._arrived_ns: list[Array] = []
         self._done_ns: list[Array] = []
         self._queue_us: list[Array] = []
@@ -120,24 +121,30 @@ class Gathered:
             kept: the requests.
             columns: `[rows, width]` for each column, in the layout's order; not copied before `build`.
         """
-        picked, times = kept.picked, kept.times
+        picked, times, first_rows = kept.picked, kept.times, kept.first_rows
+        requests = len(kept.rows)
+        # What can fail comes first: rows are gathered whole or not at all.
+        counts = np.array(kept.rows, np.int64)
+        firsts = np.zeros(requests, np.int64) if first_rows is None else np.array(first_rows, np.int64)
+        arm_codes, status_codes = _codes(self._arms, picked.arms), _codes(self._statuses, kept.statuses)
         for gathered, column in zip(self._columns, columns, strict=True):
             gathered.append(column)
-        self._counts += kept.rows
-        self._first_rows += kept.first_rows or [0] * len(kept.rows)
+        self._requests += requests
+        self._counts.append(counts)
+        self._first_rows.append(firsts)
+        self._arm_codes.append(arm_codes)
+        self._status_codes.append(status_codes)
         self._keys += picked.keys
         self._hashes.append(picked.hashes)
         self._reasons.append(picked.reasons)
         self._weights.append(picked.weights)
         self._subjects.append(picked.subjects)
-        self._arm_codes += _codes(self._arms, picked.arms)
-        self._status_codes += _codes(self._statuses, kept.statuses)
         self._arrived_ns.append(times.arrived_ns)
         self._done_ns.append(times.done_ns)
         self._queue_us.append(times.queue_us)
         self._infer_us.append(times.infer_us)
         self.rows += kept.total
-        keys = sum(map(len, picked.keys)) * kept.total // len(kept.rows)
+        keys = sum(map(len, picked.keys)) * kept.total // requests
         self.nbytes += keys + kept.total * ROW_BYTES + sum([column.nbytes for column in columns])
 
     def build(self, breathe: Callable[[], None]) -> RowBatch:
@@ -146,22 +153,18 @@ class Gathered:
         Args:
             breathe: called between pieces of the work, so that others may have the interpreter.
         """
-        counts = np.array(self._counts, np.int64)
-        single = self.rows == len(counts)
-
-        def per_row(values: list[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-            array = np.array(values, dtype)
-            return array if single else array.repeat(counts)
+        counts = np.concatenate(self._counts)
+        single = self.rows == self._requests
 
         def joined(parts: list[Array]) -> npt.NDArray[Any]:
             array = np.concatenate(parts)
             breathe()
             return array if single else array.repeat(counts)
 
-        starts = np.cumsum(counts) - counts - np.array(self._first_rows, np.int64)
+        starts = np.cumsum(counts) - counts - np.concatenate(self._first_rows)
         keys = self._keys
         if not single:
-            keys = [key for key, count in zip(keys, self._counts, strict=True) for _ in range(count)]
+            keys = [key for key, count in zip(keys, counts.tolist(), strict=True) for _ in range(count)]
         return RowBatch(
             model=self._version.model,
             version=self._version.number,
@@ -170,15 +173,17 @@ class Gathered:
             rows=self.rows,
             keys=tuple(keys),
             key_hashes=joined(self._hashes),
-            row_indexes=(np.arange(self.rows) - starts.repeat(counts)).astype(np.uint32),
+            row_indexes=(np.arange(self.rows) - (starts if single else starts.repeat(counts))).astype(
+                np.uint32
+            ),
             arrived_ns=joined(self._arrived_ns),
             done_ns=joined(self._done_ns),
             queue_us=joined(self._queue_us),
             infer_us=joined(self._infer_us),
             arms=tuple(self._arms),
-            arm_codes=per_row(self._arm_codes, np.uint8),
+            arm_codes=joined(self._arm_codes),
             statuses=tuple(self._statuses),
-            status_codes=per_row(self._status_codes, np.uint8),
+            status_codes=joined(self._status_codes),
             reasons=joined(self._reasons),
             weights=joined(self._weights),
             columns=tuple(self._built_columns(breathe)),
@@ -203,11 +208,11 @@ class Gathered:
             yield Column(spec.name, spec.role, spec.kind, values, dictionary, spec.labels)
 
 
-def _codes(names: dict[str, int], values: list[str]) -> list[int]:
-    """Return the codes of some names, of which most often all are the same."""
+def _codes(names: dict[str, int], values: list[str]) -> Array:
+    """Return the codes of some names, of which most often all are the same; uint8."""
     if values.count(values[0]) == len(values):
-        return [names.setdefault(values[0], len(names))] * len(values)
-    return [names.setdefault(value, len(names)) for value in values]
+        return np.full(len(values), names.setdefault(values[0], len(names)), np.uint8)
+    return np.array([names.setdefault(value, len(names)) for value in values], np.uint8)
 
 
 def split(batch: RowBatch, most_bytes: int, nbytes: int) -> Iterator[RowBatch]:
