@@ -14,6 +14,7 @@ from gateway.predlog.spool.options import Fsync, SpoolOptions
 from gateway.predlog.stream.options import ClientTls, StreamOptions
 from gateway.predlog.stream.sink import StreamSink
 from gateway.predlog.wire import Producer
+from gateway.transport.grpc_native_duplex import open_duplex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,7 +98,7 @@ def _stream(settings: StreamSinkSettings, producer: Producer, hint: Callable[[fl
         tls=_client_tls(settings.tls),
         silence_s=settings.silence,
     )
-    return StreamSink(options, hint)
+    return StreamSink(options, open_duplex, hint)
 
 
 def _client_tls(settings: ClientTlsSettings | None) -> ClientTls | None:

@@ -43,7 +43,7 @@ NEIGHBOURS = {
 
 RESTRICTED = {
     "grpc": {
-        *("transport/grpc_aio.py", "commands/load_grpc.py", "predlog/stream/", "monitor/ingest/"),
+        *("transport/grpc_aio.py", "commands/load_grpc.py", "monitor/ingest/"),
         "backends/triton/",
     },
     "hpack": {"transport/http2/"},

@@ -21,7 +21,7 @@ from gateway.transport.grpc_native_status import (
 )
 from gateway.transport.http2.head_memo import HeadMemo, MemoBudget
 from gateway.transport.http2.huffman import HuffmanStrings
-from gateway.transport.http2.limits import ConnectionLimits
+from gateway.transport.http2.limits import client_limits
 
 if TYPE_CHECKING:
     import ssl
@@ -39,11 +39,9 @@ _CONNECTION_WINDOW_BYTES: Final = 16 << 20
 _STREAM_WINDOW_BYTES: Final = 4 << 20
 """What is on its way, not what is kept: every byte that has come is given back at once."""
 _FRAME_BYTES: Final = 256 << 10
-_CONTINUATIONS: Final = 16
 _STRING_BYTES: Final = 64 << 10
 _MEMO_BYTES: Final = 64 << 10
 _ALL_MEMO_BYTES: Final = 4 << 20
-_LIST_BYTES: Final = 64 << 10
 
 _CLOSED: Final = UnaryAnswer(CANCELLED, "the connection was closed", b"", (), sent=False)
 _LATE: Final = UnaryAnswer(DEADLINE_EXCEEDED, "Deadline Exceeded", b"", (), sent=False)
@@ -112,7 +110,12 @@ class GrpcClient:
     def __init__(self, options: ClientOptions, memory: ClientMemory) -> None:
         self._options = options
         self._memory = memory
-        self._limits = _limits(options)
+        self._limits = client_limits(
+            _CONNECTION_WINDOW_BYTES,
+            _STREAM_WINDOW_BYTES,
+            _FRAME_BYTES,
+            (options.keepalive_time_s, options.keepalive_timeout_s),
+        )
         self._fields = _fields(options)
         self._deadlines = Deadlines()
         self._link: ClientLink | None = None
@@ -193,7 +196,9 @@ class GrpcClient:
     def new_link(self) -> ClientLink:
         """Return a connection without a socket, for `use` when its server has greeted."""
         memory = self._memory
-        memo = HeadMemo(memory.strings, memory.builder, _LIST_BYTES, _MEMO_BYTES, memory.budget)
+        memo = HeadMemo(
+            memory.strings, memory.builder, self._limits.max_header_list_bytes, _MEMO_BYTES, memory.budget
+        )
         heads = RequestHeads("http" if self._options.tls is None else "https", self._fields)
         return ClientLink(self, memo, heads, self._limits)
 
@@ -321,31 +326,3 @@ def _fields(options: ClientOptions) -> list[tuple[str, str]]:
         ("user-agent", "model-gateway"),
         ("grpc-accept-encoding", ACCEPTED_ENCODINGS),
     ]
-
-
-def _limits(options: ClientOptions) -> ConnectionLimits:
-    return ConnectionLimits(
-        connection_window_bytes=_CONNECTION_WINDOW_BYTES,
-        stream_window_bytes=_STREAM_WINDOW_BYTES,
-        max_frame_bytes=_FRAME_BYTES,
-        max_streams=0,
-        max_header_list_bytes=_LIST_BYTES,
-        max_header_block_bytes=_LIST_BYTES,
-        max_continuations=_CONTINUATIONS,
-        keepalive_time_s=options.keepalive_time_s,
-        keepalive_timeout_s=options.keepalive_timeout_s,
-        # What follows bounds clients of a server.
-        max_unsent_bytes=0,
-        max_resets=0,
-        max_control_frames=0,
-        abuse_interval_s=0.0,
-        preface_timeout_s=0.0,
-        header_timeout_s=0.0,
-        body_timeout_s=0.0,
-        min_body_rate=0.0,
-        send_timeout_s=0.0,
-        min_ping_interval_s=0.0,
-        max_idle_s=None,
-        max_age_s=None,
-        max_age_grace_s=None,
-    )

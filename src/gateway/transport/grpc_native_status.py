@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gateway.core.calls import Headers
 
 CANCELLED: Final = 1
+UNKNOWN: Final = 2
 INVALID_ARGUMENT: Final = 3
 DEADLINE_EXCEEDED: Final = 4
 RESOURCE_EXHAUSTED: Final = 8
@@ -23,8 +24,12 @@ INTERNAL_ERROR: Final = RpcStatus(INTERNAL, "internal error")
 
 # Clients accept 8 KiB of trailing metadata by default; the other half is for the trailers themselves.
 _MAX_MESSAGE_BYTES: Final = 4096
-_KNOWN_CODES: Final = range(17)
-_UNKNOWN: Final = 2
+_NAMES: Final = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
+    *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE"),
+    *("UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
+)
+_KNOWN_CODES: Final = range(len(_NAMES))
 _NAME: Final = re.compile(r"[0-9a-z_.\-]+").fullmatch
 _PUSHBACK: Final = "grpc-retry-pushback-ms"
 """The only one of gRPC's own names that a status carries beside its own fields (gRFC A6, server pushback)."""
@@ -35,6 +40,11 @@ _STATUS_200: Final = b"\x88"
 _STATUS_NAME: Final = b"\x08"
 _CONTENT_TYPE_NAME: Final = b"\x0f\x10"
 _LITERAL_NAME: Final = b"\x00"
+
+
+def code_name(code: int) -> str:
+    """Return the name of a status; `UNKNOWN` for one that gRPC does not have."""
+    return _NAMES[code if code in _KNOWN_CODES else UNKNOWN]
 
 
 def _integer(value: int) -> bytes:
@@ -99,7 +109,7 @@ def ok_trailers(metadata: Headers) -> bytes:
 
 def status_trailers(status: RpcStatus) -> bytes:
     """Return the trailers of a call that failed; raises as `metadata_block`."""
-    code = status.code if status.code in _KNOWN_CODES else _UNKNOWN
+    code = status.code if status.code in _KNOWN_CODES else UNKNOWN
     trailers = field("grpc-status", str(code)) + field("grpc-message", percent_encoded(status.message))
     return trailers + metadata_block(status.metadata)
 

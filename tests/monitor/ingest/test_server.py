@@ -23,6 +23,7 @@ from gateway.monitor.values import StreamKey
 from gateway.predlog.rows import Frame
 from gateway.predlog.stream.options import StreamOptions
 from gateway.predlog.stream.sink import StreamSink
+from gateway.transport.grpc_native_duplex import open_duplex
 from tests.monitor.panes.making import START_S, Profiles, frame, profile, traffic
 
 if TYPE_CHECKING:
@@ -122,7 +123,9 @@ def frames(count: int, rows: int = 10) -> Iterable[bytes]:
 async def test_a_gateways_own_sink_delivers(served: Served) -> None:
     """What the sink sends is applied, and acknowledged as durable when it closes."""
     acknowledged: list[tuple[int, int]] = []
-    sink = StreamSink(StreamOptions(address=f"unix:{served.socket}", producer="one", epoch=1, close_s=10.0))
+    sink = StreamSink(
+        StreamOptions(address=f"unix:{served.socket}", producer="one", epoch=1, close_s=10.0), open_duplex
+    )
 
     def send() -> None:
         sink.open(lambda epoch, sequence: acknowledged.append((epoch, sequence)))

@@ -14,13 +14,14 @@ from gateway.predlog.lane import Lane, LaneOptions
 from gateway.predlog.spool.epochs import begin_epoch
 from gateway.predlog.stream.options import StreamOptions
 from gateway.predlog.stream.sink import StreamSink
+from gateway.transport.grpc_native_duplex import open_duplex
 from tests.predlog.delivery.frames import frame
 
 
 def ship(directory: Path, address: str) -> None:
     """Print a line of JSON for every ten frames put, and one at the end."""
     epoch = begin_epoch(directory, time.time_ns())
-    sink = StreamSink(StreamOptions(address=address, producer="gw", epoch=epoch))
+    sink = StreamSink(StreamOptions(address=address, producer="gw", epoch=epoch), open_duplex)
     options = LaneOptions(
         epoch=epoch,
         memory_bytes=20_000,

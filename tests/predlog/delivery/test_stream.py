@@ -13,6 +13,7 @@ from gateway.predlog.seams import SinkUnavailable
 from gateway.predlog.stream.credits import Credits
 from gateway.predlog.stream.options import StreamOptions
 from gateway.predlog.stream.sink import StreamSink
+from gateway.transport.grpc_native_duplex import open_duplex
 from tests.predlog.delivery.frames import EPOCH, frame
 from tests.predlog.delivery.monitor_server import MonitorServer, unix_address
 from tests.predlog.sink_contract import Acks, SinkContract, send, send_all
@@ -32,7 +33,7 @@ class StreamRig:
         self.server.start()
 
     def sink(self) -> StreamSink:
-        return StreamSink(options(self.server.address, open_timeout_s=3.0))
+        return StreamSink(options(self.server.address, open_timeout_s=3.0), open_duplex)
 
     def start(self) -> None:
         self.server.start()
@@ -70,7 +71,7 @@ def test_the_monitor_is_told_who_speaks(rig: StreamRig) -> None:
 def test_no_credit_is_no_failure(rig: StreamRig) -> None:
     """Without credit a frame is offered again over the same connection."""
     rig.server.credit_frames = 0
-    sink = StreamSink(options(rig.server.address, open_timeout_s=3.0, credit_wait_s=0.01))
+    sink = StreamSink(options(rig.server.address, open_timeout_s=3.0, credit_wait_s=0.01), open_duplex)
     with closing(sink):
         sink.open(Acks())
         for _ in range(3):
@@ -83,7 +84,9 @@ def test_a_monitor_that_stands_still_is_lost(rig: StreamRig) -> None:
     """One that has a frame and says nothing for long enough is taken for dead."""
     rig.server.credit_frames = 1
     rig.server.mute = True
-    sink = StreamSink(options(rig.server.address, open_timeout_s=3.0, credit_wait_s=0.01, silence_s=0.02))
+    sink = StreamSink(
+        options(rig.server.address, open_timeout_s=3.0, credit_wait_s=0.01, silence_s=0.02), open_duplex
+    )
     with closing(sink):
         sink.open(Acks())
         with pytest.raises(SinkUnavailable, match="said nothing"):
@@ -93,7 +96,7 @@ def test_a_monitor_that_stands_still_is_lost(rig: StreamRig) -> None:
 def test_no_greeting_is_nobody(rig: StreamRig) -> None:
     """A server that accepts and says nothing is no monitor."""
     rig.server.silent = True
-    sink = StreamSink(options(rig.server.address, open_timeout_s=0.2))
+    sink = StreamSink(options(rig.server.address, open_timeout_s=0.2), open_duplex)
     with closing(sink), pytest.raises(SinkUnavailable, match="greeting"):
         sink.open(Acks())
 
@@ -102,7 +105,10 @@ def test_a_monitor_that_cannot_follow_is_heard(rig: StreamRig) -> None:
     """The ratio that it can follow is passed on, once."""
     hints: list[float] = []
     rig.server.sample_hint = 0.25
-    acks, sink = Acks(), StreamSink(options(rig.server.address, open_timeout_s=3.0), hints.append)
+    acks, sink = (
+        Acks(),
+        StreamSink(options(rig.server.address, open_timeout_s=3.0), open_duplex, hints.append),
+    )
     with closing(sink):
         sink.open(acks)
         send_all(sink, range(1, 4))

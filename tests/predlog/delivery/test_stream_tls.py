@@ -13,6 +13,7 @@ import pytest
 from gateway.predlog.seams import SinkUnavailable
 from gateway.predlog.stream.options import ClientTls, StreamOptions
 from gateway.predlog.stream.sink import StreamSink
+from gateway.transport.grpc_native_duplex import open_duplex
 from tests.predlog.delivery.frames import EPOCH
 from tests.predlog.delivery.monitor_server import MonitorServer
 from tests.predlog.sink_contract import Acks, send_all
@@ -49,7 +50,9 @@ def server(pair: tuple[Path, Path]) -> Iterator[MonitorServer]:
 
 def sink(server: MonitorServer, tls: ClientTls) -> StreamSink:
     address = f"127.0.0.1:{server.port}"
-    return StreamSink(StreamOptions(address=address, producer="gw", epoch=EPOCH, tls=tls, open_timeout_s=5.0))
+    return StreamSink(
+        StreamOptions(address=address, producer="gw", epoch=EPOCH, tls=tls, open_timeout_s=5.0), open_duplex
+    )
 
 
 def test_both_sides_are_known(server: MonitorServer, pair: tuple[Path, Path]) -> None:

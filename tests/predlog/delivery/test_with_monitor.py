@@ -18,6 +18,7 @@ from gateway.predlog.lane import Lane, LaneOptions
 from gateway.predlog.rows import Frame
 from gateway.predlog.stream.options import StreamOptions
 from gateway.predlog.stream.sink import StreamSink
+from gateway.transport.grpc_native_duplex import open_duplex
 from tests.monitor.panes.making import START_S, Profiles, frame, profile, traffic
 
 KEY = StreamKey("fraud", 3, "d" * 8)
@@ -40,7 +41,7 @@ async def test_every_row_is_counted_once_though_the_monitor_comes_and_goes() -> 
         directory = Path(name)
         options = StreamOptions(address=f"unix:{directory}/s", producer="one", epoch=1, close_s=10.0)
         lane = Lane(
-            StreamSink(options),
+            StreamSink(options, open_duplex),
             LaneOptions(
                 epoch=1,
                 memory_bytes=8_000,

@@ -123,6 +123,14 @@ class ClientConnection(Generic[HeadT]):
         streams.open[stream.id] = stream
         self.sender.request(stream, block, body, now_s)
 
+    def begin(self, stream: ClientStream[HeadT], block: bytes, now_s: float) -> None:
+        """Send the head of a request whose DATA follows by `sender.data`, and its end by `sender.finish`."""
+        streams = self.streams
+        if not streams.open:
+            self._keepalive.busy_s = now_s
+        streams.open[stream.id] = stream
+        self.sender.headers(stream, block, end_stream=False)
+
     def receive(self, data: bytes, now_s: float) -> None:
         """Take one read. Never raises for what a server sends: `fault` says what was wrong with it."""
         self._keepalive.received_s = self._frames.now_s = now_s

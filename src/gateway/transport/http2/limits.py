@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+_LIST_BYTES: Final = 64 << 10
+_CONTINUATIONS: Final = 16
 
 
 class Limit(StrEnum):
@@ -79,3 +83,44 @@ class ConnectionLimits:
     max_idle_s: float | None
     max_age_s: float | None
     max_age_grace_s: float | None
+
+
+def client_limits(
+    connection_window_bytes: int,
+    stream_window_bytes: int,
+    max_frame_bytes: int,
+    keepalive_s: tuple[float, float],
+) -> ConnectionLimits:
+    """Return the limits of a client's connection.
+
+    Args:
+        connection_window_bytes: see `ConnectionLimits`.
+        stream_window_bytes: likewise.
+        max_frame_bytes: likewise.
+        keepalive_s: of silence before a ping, and for its answer.
+    """
+    return ConnectionLimits(
+        connection_window_bytes=connection_window_bytes,
+        stream_window_bytes=stream_window_bytes,
+        max_frame_bytes=max_frame_bytes,
+        max_streams=0,
+        max_header_list_bytes=_LIST_BYTES,
+        max_header_block_bytes=_LIST_BYTES,
+        max_continuations=_CONTINUATIONS,
+        keepalive_time_s=keepalive_s[0],
+        keepalive_timeout_s=keepalive_s[1],
+        # What follows bounds clients of a server.
+        max_unsent_bytes=0,
+        max_resets=0,
+        max_control_frames=0,
+        abuse_interval_s=0.0,
+        preface_timeout_s=0.0,
+        header_timeout_s=0.0,
+        body_timeout_s=0.0,
+        min_body_rate=0.0,
+        send_timeout_s=0.0,
+        min_ping_interval_s=0.0,
+        max_idle_s=None,
+        max_age_s=None,
+        max_age_grace_s=None,
+    )
