@@ -200,8 +200,9 @@ class Copied:
         self.arms: list[str] = []
         self._keys: list[str] = []
         self._records = bytearray()
-        self._inputs: list[list[bytes]] = []
-        self._outputs: list[list[bytes]] = []
+        # One run's tensors after the other's: lists of lists would keep the garbage collector busy.
+        self._inputs: list[bytes] = []
+        self._outputs: list[bytes] = []
 
     @property
     def version(self) -> VersionId:
@@ -233,8 +234,8 @@ class Copied:
         given = None if taken is None else plan.outputs.copies(outputs, rows)
         if taken is None or given is None:
             return 0
-        self._inputs.append(taken)
-        self._outputs.append(given)
+        self._inputs += taken
+        self._outputs += given
         infer_ns = batch.compute_infer_ns
         for member in members:
             request = member.request
@@ -269,5 +270,5 @@ class Copied:
         is_input = tensor.role is Role.INPUT
         tensors = (self.plan.inputs if is_input else self.plan.outputs).logged
         place = [copied.name for copied in tensors].index(tensor.name)
-        data = b"".join([copies[place] for copies in (self._inputs if is_input else self._outputs)])
+        data = b"".join((self._inputs if is_input else self._outputs)[place :: len(tensors)])
         return np.frombuffer(data, tensors[place].dtype).reshape(self.rows, -1)

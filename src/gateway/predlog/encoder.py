@@ -43,10 +43,10 @@ _log = logging.getLogger(__name__)
 SLICE_NS: Final = 200_000
 """On one core half as long slices cost every request about 2 us more, in switches between threads."""
 
-REST: Final = 3
+REST: Final = 12
 """Pauses are so many times as long as what was worked before them."""
 
-LONGEST_PAUSE_S: Final = 5e-3
+LONGEST_PAUSE_S: Final = 20e-3
 
 HURRIED_PAUSE_S: Final = 20e-6
 
