@@ -348,9 +348,7 @@ def main() -> None:
     """Measure as told on the command line; exit with 1 if the promise does not hold."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument(
-        "--starts", type=int, default=1, help="of the gateways, which share the pairs"
-    )
+    parser.add_argument("--starts", type=int, default=1, help="of the gateways, which share the pairs")
     parser.add_argument("--seconds", type=float, default=1.2, help="of each stretch")
     parser.add_argument(
         "--load",
