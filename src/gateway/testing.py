@@ -130,6 +130,7 @@ class FakeLoadedModel:
         batches: every batch it was given, in order.
         running: runs under way.
         most_running: the most runs ever under way at once.
+        let_run_s: how long it was to be given the processor, each time.
         broken: set to fail every run with BackendUnavailable.
         closed: `aclose` has been called.
     """
@@ -155,6 +156,7 @@ class FakeLoadedModel:
         self.batches: list[Batch] = []
         self.running = 0
         self.most_running = 0
+        self.let_run_s: list[float] = []
         self.broken = False
         self.closed = False
         self._poison = poison
@@ -173,6 +175,10 @@ class FakeLoadedModel:
             return self._answer(batch)
         finally:
             self.running -= 1
+
+    def let_run(self, most_s: float) -> None:
+        """Note how often it was given the processor, and come back at once."""
+        self.let_run_s.append(most_s)
 
     async def stream(self, batch: Batch) -> AsyncIterator[BatchResult]:
         """Give one result per row of the first input when the signature is decoupled, else one in all."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gateway.backends.onnxruntime.backend import OnnxRuntimeBackend
+from gateway.backends.onnxruntime.runner import Runner
 from gateway.core.errors import BackendError, BackendUnavailable, InvalidRequest, ModelLoadError
 from gateway.core.options import WarmUp
 from gateway.core.types import Artifact, Datatype, TensorSpec
@@ -125,6 +127,32 @@ async def test_input_of_optional_type(tmp_path: Path) -> None:
     x = np.ones((1, 2), np.float32)
     assert (await loaded.infer(batch({"x": x}))).outputs["y"].tolist() == [[1, 1]]
     assert (await loaded.infer(batch({"x": x, "o": 3 * x}))).outputs["y"].tolist() == [[3, 3]]
+    await loaded.aclose()
+
+
+async def test_a_run_is_let_run_until_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever lets it run is held up until it has ended, or for as long as they said."""
+    loaded = await load(save(tmp_path, identity(("n",))))
+    begun, may_end = threading.Event(), threading.Event()
+    run = Runner.run
+
+    def held(self: Runner, *args: Any) -> Any:
+        begun.set()
+        assert may_end.wait(30)
+        return run(self, *args)
+
+    monkeypatch.setattr(Runner, "run", held)
+    loaded.let_run(30)  # there is none: nothing is waited for
+    answer = asyncio.ensure_future(loaded.infer(batch({"x": np.ones(2, np.float32)}, rows=2)))
+    await asyncio.to_thread(begun.wait, 30)
+    loaded.let_run(0.001)  # comes back although the run goes on
+    ending = threading.Timer(0.01, may_end.set)
+    ending.start()
+    loaded.let_run(30)
+    assert may_end.is_set()
+    assert not answer.done()  # the loop has not had a turn since
+    await answer
+    loaded.let_run(30)
     await loaded.aclose()
 
 

@@ -91,6 +91,13 @@ async def test_responses_and_the_end_after_them() -> None:
     assert bench.statistics.responses == {0: made(2, 1), 1: made(2, 2), 2: end}
 
 
+def test_it_lets_the_models_runs_run() -> None:
+    """Counting adds nothing to it."""
+    bench = Bench(1)
+    bench.counted.let_run(0.25)
+    assert bench.model.let_run_s == [0.25]
+
+
 async def test_failure_in_place_of_a_response() -> None:
     """A model that fails after one response has failed at the second place, and the error goes on."""
     bench = Bench(1, BackendError("broken"))

@@ -253,6 +253,13 @@ def test_conforming_model_is_wrapped_only_when_it_differs() -> None:
     assert conformed(model, batched(TENSORS)).signature != SIGNATURE
 
 
+def test_a_wrapped_model_lets_the_models_runs_run() -> None:
+    """What a wrapper narrows is the signature alone."""
+    model = FakeLoadedModel(SIGNATURE)
+    conformed(model, batched(TENSORS)).let_run(0.25)
+    assert model.let_run_s == [0.25]
+
+
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [

@@ -13,6 +13,7 @@ from gateway.batching.answers import Answers, Books, Run
 from gateway.batching.assembly import Assembler
 from gateway.batching.bisection import Bisection
 from gateway.batching.execution import Execution, Executor, may_be_one_request
+from gateway.batching.giving_way import GivingWay
 from gateway.batching.grouping import Grouper
 from gateway.batching.intake import Intake
 from gateway.batching.queue import BatchQueue, most_rows
@@ -22,7 +23,7 @@ from gateway.batching.splitting import Splitter
 from gateway.batching.streaming import Streams, only
 from gateway.batching.tickets import Job, Ticket
 from gateway.core.clock import Clock
-from gateway.core.errors import DeadlineExceeded, Draining, GatewayError, Unsupported
+from gateway.core.errors import DeadlineExceeded, Draining, GatewayError, Overloaded, Unsupported
 from gateway.core.events import CloseReason
 from gateway.core.interfaces import BatchObserver
 
@@ -101,6 +102,7 @@ class Batcher:
         self._bisection: Bisection[Job] = Bisection(options.bisect_budget)
         self._share = context.scheduler.join(self)
         self._regather = Regather()
+        self._giving_way = None if model.overlaps else GivingWay(model)
         self._full_rows = 1 if self._single else most_rows(options)
         self._streams = Streams(str(version.number), model, self._executor, splitter, self._share)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -158,6 +160,8 @@ class Batcher:
             ticket = self._intake.ticket(request, now_s, self._on_cancel)
         except GatewayError as error:
             self._books.refused(request, error)
+            if self._giving_way is not None and self._running and isinstance(error, Overloaded):
+                self._giving_way.refused()
             raise
         for job in ticket.jobs:
             self._queue.push(job, now_s)

@@ -82,6 +82,12 @@ class LoadedModel(Protocol):
             BackendUnavailable: the backend as a whole failed; no row is to blame.
         """
 
+    def let_run(self, most_s: float) -> None:
+        """Block the calling thread until a run that is under way has ended, for at most so many seconds.
+
+        For a model that does not overlap; others return at once.
+        """
+
     def stream(self, batch: Batch) -> AsyncIterator[BatchResult]:
         """Run one request of a decoupled model; a plain model gives its one result.
 

@@ -47,6 +47,10 @@ class NarrowedModel:
         """As the model's own."""
         return await self.model.infer(batch)
 
+    def let_run(self, most_s: float) -> None:
+        """As the model's own."""
+        self.model.let_run(most_s)
+
     def stream(self, batch: Batch) -> AsyncIterator[BatchResult]:
         """As the model's own."""
         return self.model.stream(batch)

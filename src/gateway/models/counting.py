@@ -54,6 +54,10 @@ class CountedModel:
         """As the model's own."""
         return await self._model.infer(batch)
 
+    def let_run(self, most_s: float) -> None:
+        """As the model's own."""
+        self._model.let_run(most_s)
+
     async def stream(self, batch: Batch) -> AsyncGenerator[BatchResult, None]:
         """As the model's own; closing it closes the model's."""
         results = self._model.stream(batch)

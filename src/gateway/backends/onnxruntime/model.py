@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.backends.onnxruntime.failures import run_error
 from gateway.backends.onnxruntime.memory import return_freed
@@ -14,10 +14,13 @@ from gateway.backends.onnxruntime.run_times import RunTimes
 from gateway.core.errors import BackendError, GatewayError, InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from gateway.backends.onnxruntime.runner import Runner
     from gateway.core.types import Artifact, Batch, BatchResult, Device, ModelSignature
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,7 @@ class OnnxRuntimeModel:
         self._runner = runner
         self._hidden: Sequence[str] = hidden_paths(loaded.artifact)
         self._times = RunTimes()
+        self._under_way: set[Future[Any]] = set()
         self._threads = ThreadPoolExecutor(loaded.instances, f"onnxruntime-{loaded.name}")
         for _ in range(loaded.instances):
             # A thread is waited for until it runs, 14 ms on busy processors: here, not on the event loop.
@@ -93,17 +97,21 @@ class OnnxRuntimeModel:
             BackendUnavailable: out of memory, or the device is lost.
         """
         if not self.loaded.inline:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, batch)
+            return await self._in_thread(self._run, batch)
         nbytes = sum([array.nbytes for array in batch.inputs.values()])
         if self._times.are_short(nbytes):
             outcome, run_ns = self._timed_run(batch)
         else:
-            loop = asyncio.get_running_loop()
-            outcome, run_ns = await loop.run_in_executor(self._threads, self._timed_run, batch)
+            outcome, run_ns = await self._in_thread(self._timed_run, batch)
         self._times.note(nbytes, run_ns)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+    def let_run(self, most_s: float) -> None:
+        """Wait for a run in a thread; where one runs on the event loop there is nothing to wait for."""
+        if self._under_way:
+            wait(self._under_way, most_s, FIRST_COMPLETED)
 
     async def stream(self, batch: Batch) -> AsyncIterator[BatchResult]:
         """Give the one result of `infer`."""
@@ -120,6 +128,14 @@ class OnnxRuntimeModel:
         self._threads.shutdown(wait=True)
         self._runner.close()
         return_freed()
+
+    async def _in_thread(self, run: Callable[[Batch], T], batch: Batch) -> T:
+        job = self._threads.submit(run, batch)
+        self._under_way.add(job)
+        try:
+            return await asyncio.wrap_future(job)
+        finally:
+            self._under_way.discard(job)
 
     def _timed_run(self, batch: Batch) -> tuple[BatchResult | Exception, int]:
         """Return what came of a run, and how many nanoseconds it took."""

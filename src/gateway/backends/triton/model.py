@@ -169,6 +169,9 @@ class TritonModel:
             self._ended(batch, answered=answered)
         return BatchResult(answer.outputs, compute_infer_ns=time.perf_counter_ns() - started_ns)
 
+    def let_run(self, most_s: float) -> None:
+        """Nothing to wait for: runs take no processor here."""
+
     async def stream(self, batch: Batch) -> AsyncGenerator[BatchResult, None]:
         """Run one request of a decoupled model, in order; a plain model gives its one result.
 
